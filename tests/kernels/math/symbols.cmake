@@ -1,0 +1,12 @@
+# cmake -DNM=nm -DOBJECT=file -P symbols.cmake: the object asks for no maths but the correctly rounded operations.
+execute_process(COMMAND ${NM} -u ${OBJECT} OUTPUT_VARIABLE symbols RESULT_VARIABLE rc)
+if(NOT rc EQUAL 0)
+  message(FATAL_ERROR "nm failed: ${rc}")
+endif()
+string(REGEX MATCHALL "[A-Za-z_][A-Za-z0-9_]+[\r\n]" symbols "${symbols}\n")
+foreach(s ${symbols})
+  string(STRIP "${s}" s)
+  if(NOT s MATCHES "^(sqrtf|fmaf|rintf|floorf|fmaxf|fminf|memcpy|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|stack_chk)_.*)$")
+    message(SEND_ERROR "undefined symbol outside the allowed set: ${s}")
+  endif()
+endforeach()

@@ -1,0 +1,20 @@
+# cmake -DCC=gcc -DROOT=source -P vectorised.cmake: every loop of loops.c becomes vector code of the full width.
+foreach(isa "-mavx2|32" "-mavx512f|64")
+  string(REPLACE "|" ";" isa "${isa}")
+  list(GET isa 0 flag)
+  list(GET isa 1 width)
+  execute_process(COMMAND ${CC} -std=c17 -O3 ${flag} -mfma -ffp-contract=off -fno-math-errno -fno-trapping-math
+    -fno-strict-aliasing -I${ROOT} -fopt-info-vec-optimized -S -o /dev/null ${ROOT}/tests/kernels/math/loops.c
+    OUTPUT_VARIABLE out ERROR_VARIABLE out RESULT_VARIABLE rc)
+  if(NOT rc EQUAL 0)
+    message(FATAL_ERROR "the compiler failed:\n${out}")
+  endif()
+  string(REGEX MATCHALL "loops.c:[0-9]+:[0-9]+: optimized: loop vectorized using ${width} byte" lines "${out}")
+  list(REMOVE_DUPLICATES lines)
+  list(LENGTH lines found)
+  file(STRINGS ${ROOT}/tests/kernels/math/loops.c loops REGEX "^LOOP\\(")
+  list(LENGTH loops wanted)
+  if(NOT found EQUAL wanted)
+    message(SEND_ERROR "${flag}: ${found} of ${wanted} loops vectorised:\n${out}")
+  endif()
+endforeach()
