@@ -1,0 +1,188 @@
+/* The backend table: every operation of a training step, on the memory of one device.
+ *
+ * kernels/ref is the definition (plain C, one thread); kernels/cpu overrides its slots with SIMD and threads; kernels/cuda
+ * fills all of them. All backends give the same bits for the same arguments (docs/arithmetic.md). Slots may be asynchronous:
+ * results are visible to the host after `sync` or `download`. No slot allocates.
+ *
+ * Shapes are written [rows][columns], row-major, columns contiguous. m = rows of activations, n = outputs, k = inputs.
+ * "ld" is a row stride in elements. Pointers are in the backend's memory unless "host" is said.
+ * Kinds of stored activations: (q, s) = int8 row with an fp32 row scale, x ~ q * s; bf16 = uint16_t; fp32. */
+#ifndef ARB_KERNELS_BACKEND_H
+#define ARB_KERNELS_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/common/mix128.h"
+#include "kernels/common/philox.h"
+#include "src/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct arb_backend arb_backend;
+
+#define ARB_MAX_MEMBERS 4 /* matrices in one stack */
+
+/* The rows of a batch of grains: local grain i holds rows [i * rows_per_grain, ...) and is grain first + i * stride of the
+ * step. m = grains * rows_per_grain. The random numbers of a row depend on its grain and its position in it, never on where
+ * it lies in memory. */
+typedef struct {
+  int64_t rows_per_grain;
+  int32_t grains; /* local grains in this batch */
+  int32_t first, stride;
+} arb_rows;
+static inline int64_t arb_rows_count(const arb_rows *r) { return r->rows_per_grain * r->grains; }
+
+/* A stack: matrices that share one input, rows of member i at [begin[i], begin[i + 1]). W[n][k] = 2^(e[n]/8) * T[n][k].
+ * A plain matrix is a stack of one member. Pointers borrowed. */
+typedef struct {
+  uint32_t id;      /* tensor id: the random numbers' and the digest's name for it */
+  int32_t uses;     /* how often a grain multiplies by it */
+  int32_t members;
+  int64_t begin[ARB_MAX_MEMBERS + 1];
+  int64_t n, k;     /* n = begin[members] */
+  uint8_t *code;    /* [n][k] state bytes (kernels/common/trit.h) */
+  int8_t *e;        /* [n] row exponents, eighths of an octave */
+  int8_t *p;        /* [n] exponents of the vote unit */
+  int32_t *r;       /* [n] log2 mean square of rows, Q15.16 */
+  int32_t *c;       /* [members][k] the same of columns */
+  int32_t *m;       /* [members] the same of whole matrices */
+  int8_t *votes;    /* [n][k] this step's summed votes */
+} arb_stack;
+
+/* Work memory of one stack's update. Sums over rows are integers: with sharded state they are reduced over ranks between
+ * the slots. */
+typedef struct {
+  uint64_t *s;      /* [n] sum of squared votes of a row */
+  int32_t *top;     /* [members] largest p over rows with s > 0, or INT32_MIN */
+  int32_t *low;     /* [members] smallest, or INT32_MAX */
+  uint64_t *csum;   /* [members][k] */
+  uint64_t *msum;   /* [members] */
+} arb_update_work;
+
+typedef struct {
+  const char *name; /* "ref", "cpu", ... */
+
+  /* ---- memory and control (host side) ---- */
+  arb_status (*alloc)(arb_backend *be, size_t bytes, void **out); /* aligned to ARB_ARENA_ALIGN, content unspecified */
+  void (*free)(arb_backend *be, void *ptr);
+  arb_status (*upload)(arb_backend *be, void *dst, const void *host, size_t bytes);
+  arb_status (*download)(arb_backend *be, void *host, const void *src, size_t bytes); /* waits for earlier slots */
+  arb_status (*fill)(arb_backend *be, void *dst, int byte, size_t bytes);
+  arb_status (*sync)(arb_backend *be);
+  /* Sets what the random numbers and the update of a step depend on: eta_units = learning rate in accumulator units. */
+  arb_status (*begin_step)(arb_backend *be, uint64_t seed, uint32_t step, float eta_units);
+  /* Reads and clears the non-finite flag (host int, 0 or 1). Waits. */
+  arb_status (*take_nonfinite)(arb_backend *be, int *host_flag);
+  void (*destroy)(arb_backend *be);
+
+  /* ---- random numbers and start ---- */
+  /* out[count] = 16-bit draws of elements first .. first + count - 1; first % 8 == 0; out padded to a multiple of 8. */
+  arb_status (*draws)(arb_backend *be, arb_draw_purpose purpose, uint32_t tensor, uint32_t grain, int64_t first, int64_t count,
+                      uint16_t *out);
+  /* Fresh state of a stack: codes from N(0, 0.8) latents, E from the row's non-zero count, p = 0, statistics NONE. */
+  arb_status (*init_stack)(arb_backend *be, const arb_stack *w);
+
+  /* ---- forward ---- */
+  /* Byte n-grams: out[row][slot * n + c] = W[c][id at position (row - (slots - 1) + slot)] as bf16; positions before the
+   * start of the sequence (context rows each) read id `pad`. ids int32 [m]. */
+  arb_status (*embed_forward)(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int32_t pad,
+                              const arb_stack *w, uint16_t *out);
+  /* x = x_in + y (fp32 + bf16; either may be NULL); x_out = x unless NULL; (q, s) = quantised RMSNorm(x) with gains 2^(e/8);
+   * inv[m] = 1 / rms for the backward pass. x_in, y, x_out, q: [m][width]. */
+  arb_status (*add_norm_quant)(arb_backend *be, const arb_rows *r, int64_t width, const float *x_in, const uint16_t *y,
+                               float *x_out, const int8_t *e, int8_t *q, float *s, float *inv);
+  /* y[m][n] = bf16(((float)(q . T) * s) * 2^(e/8)). */
+  arb_status (*linear_forward)(arb_backend *be, const arb_rows *r, const int8_t *q, const float *s, const arb_stack *w,
+                               uint16_t *y);
+  /* h[t] = f h[t-1] + (1-f) c, f = sigmoid(zf + bias), c = silu(zc), sequences of `context` rows, h[-1] = 0. */
+  arb_status (*mlgru_forward)(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
+                              const uint16_t *zc, int64_t ldz, const float *bias, float *h);
+  /* (q, s) = quantised norm(h) * sigmoid(zg). */
+  arb_status (*gate_norm_quant)(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
+                                int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv);
+  /* (q, s) = quantised norm(silu(u) * v). */
+  arb_status (*glu_norm_quant)(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
+                               int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv);
+  /* Softmax cross-entropy of bf16 logits [m][n] against targets[m] (negative: no target). Adds rint(loss * 2^20) and 1 per
+   * target to loss[0] and count[0]; g[m][n] = (p - onehot) * weight unless NULL (0 without a target). */
+  arb_status (*xent)(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets, float weight,
+                     float *g, int64_t *loss, int64_t *count);
+
+  /* ---- backward ---- */
+  /* First half of a linear's backward, h = g * 2^(e/8): hq[m][n], sh[m] = int8 rows of h by stochastic rounding (skipped when
+   * hq is NULL), and tmax[grains][members] = bits of max |h * s| over each member's columns and each grain's rows (s NULL: 1).
+   * g has row stride ldg. */
+  arb_status (*grad_quant)(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
+                           const float *s, int8_t *hq, float *sh, uint32_t *tmax);
+  /* Second half: cexp[grains][members] from tmax and tq[m][n] = SR(h * s * 2^-cexp). */
+  arb_status (*dw_quant)(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
+                         const float *s, const uint32_t *tmax, int32_t *cexp, int8_t *tq);
+  /* dx[m][k] = (float)(hq . T') * sh. */
+  arb_status (*linear_dx)(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w, float *dx);
+  /* D = tq' . q per grain, and w->votes += the grain's votes in [-vmax, vmax]. */
+  arb_status (*linear_dw_vote)(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
+                               int vmax, const arb_stack *w);
+  /* d[grains][n][k] = sum of tq rows by the id that `slot` of embed_forward read. */
+  arb_status (*embed_dw)(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int slot,
+                         int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d);
+  /* Joins the products of several uses, d[uses][grains][n][k] at cexp[uses][grains][members], into one vote a grain. */
+  arb_status (*vote_join)(arb_backend *be, const arb_rows *r, const int32_t *d, const int32_t *cexp, int vmax,
+                          const arb_stack *w);
+  /* Backward of RMSNorm at x (fp32) or y (bf16; one of them NULL): g = (accumulate ? g : 0) + d norm(x)' dy. All [m][width]. */
+  arb_status (*norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
+                              const float *inv, const int8_t *e, const float *dy, int accumulate, float *g);
+  /* Backward of gate_norm_quant: dh [m][width], dzg with row stride lddz. */
+  arb_status (*gate_norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
+                                   int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *dh, float *dzg,
+                                   int64_t lddz);
+  /* Backward of mlgru_forward from dh: dzf, dzc with row stride lddz. */
+  arb_status (*mlgru_backward)(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
+                               const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh, float *dzf,
+                               float *dzc, int64_t lddz);
+  /* Backward of glu_norm_quant: du, dv with row stride lddz. */
+  arb_status (*glu_norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
+                                  int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *du, float *dv,
+                                  int64_t lddz);
+
+  /* ---- update (after the votes are summed over ranks) ---- */
+  /* work->s, top, low. */
+  arb_status (*vote_rows)(arb_backend *be, const arb_stack *w, const arb_update_work *work);
+  /* work->csum, msum, given s and top. */
+  arb_status (*vote_columns)(arb_backend *be, const arb_stack *w, const arb_update_work *work);
+  /* New R, C, M, then every code, then p. grains = number of grains that used the tensor (0: left untouched); flips[0] gets
+   * the number of changed trits added, flips[1] the number of saturated accumulators seen. */
+  arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
+                       int64_t *flips);
+
+  /* ---- identity ---- */
+  /* host sum of mix128 over rows of row_bytes each (words of 8 bytes, a row zero-padded), rows numbered from first_row. */
+  arb_status (*digest)(arb_backend *be, uint64_t array, const void *data, int64_t rows, int64_t row_bytes, int64_t first_row,
+                       arb_u128 *host_sum);
+} arb_ops;
+
+struct arb_backend {
+  arb_ops ops;
+  uint64_t seed;
+  uint32_t step;
+  float eta_units;
+  int nonfinite; /* host backends only */
+  void *ctx;
+};
+
+/* ref: one thread, the definition. */
+ARB_NODISCARD arb_status arb_backend_ref_create(arb_backend **out);
+/* cpu: ref's table with every slot overridden that the chip and the build allow. threads >= 1. isa: "auto", "scalar", "avx2",
+ * "avx512": the highest level to use; a level that the chip lacks is ARB_ERR_UNSUPPORTED. */
+ARB_NODISCARD arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **out);
+/* Every slot is filled; names the first hole. */
+ARB_NODISCARD arb_status arb_backend_validate(const arb_backend *be);
+/* NULL-safe; nulls the handle. */
+void arb_backend_destroy(arb_backend **be);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,297 @@
+#include "kernels/host/host.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/common/scale.h"
+#include "src/base/arena.h"
+
+void *arb_host_aligned_alloc(size_t bytes) {
+  const size_t padded = (bytes + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN;
+  return aligned_alloc(ARB_ARENA_ALIGN, padded ? padded : ARB_ARENA_ALIGN);
+}
+
+arb_status arb_host_work(arb_host *host, size_t bytes, void **out) {
+  if (bytes > host->work_bytes) {
+    free(host->work);
+    host->work = arb_host_aligned_alloc(bytes);
+    host->work_bytes = host->work ? bytes : 0;
+    ARB_REQUIRE(host->work, ARB_ERR_NOMEM, "%zu bytes of kernel work memory", bytes);
+  }
+  *out = host->work;
+  return ARB_OK;
+}
+
+arb_status arb_host_reserve(arb_host *host, int64_t width) {
+  width = arb_pad8(width) + 64;
+  if (width <= host->scratch_width) return ARB_OK;
+  host->scratch_width = 0;
+  for (int i = 0; i < host->workers; i++) {
+    arb_row_scratch *t = &host->scratch[i];
+    free(t->a);
+    const size_t row = (size_t)width * sizeof(float);
+    t->a = arb_host_aligned_alloc(4 * row);
+    ARB_REQUIRE(t->a, ARB_ERR_NOMEM, "%zu bytes of row scratch", 4 * row);
+    t->b = t->a + width;
+    t->c = t->b + width;
+    t->draws = (uint16_t *)(t->c + width);
+  }
+  host->scratch_width = width;
+  return ARB_OK;
+}
+
+arb_row_env arb_host_env(arb_backend *be, const arb_rows *r) {
+  arb_host *host = arb_host_of(be);
+  arb_row_env env = {.seed = be->seed, .step = be->step, .draws = host->draws, .nonfinite = &be->nonfinite};
+  if (r) env.rows = *r;
+  return env;
+}
+
+/* ---- memory and control ---- */
+
+static arb_status host_alloc(arb_backend *be, size_t bytes, void **out) {
+  (void)be;
+  *out = arb_host_aligned_alloc(bytes);
+  ARB_REQUIRE(*out, ARB_ERR_NOMEM, "out of host memory: %zu bytes asked for", bytes);
+  return ARB_OK;
+}
+
+static void host_free(arb_backend *be, void *ptr) {
+  (void)be;
+  free(ptr);
+}
+
+static arb_status host_copy(arb_backend *be, void *dst, const void *src, size_t bytes) {
+  (void)be;
+  if (bytes) memcpy(dst, src, bytes);
+  return ARB_OK;
+}
+
+static arb_status host_set(arb_backend *be, void *dst, int byte, size_t bytes) {
+  (void)be;
+  if (bytes) memset(dst, byte, bytes);
+  return ARB_OK;
+}
+
+static arb_status host_sync(arb_backend *be) {
+  (void)be;
+  return ARB_OK;
+}
+
+static arb_status host_begin_step(arb_backend *be, uint64_t seed, uint32_t step, float eta_units) {
+  be->seed = seed;
+  be->step = step;
+  be->eta_units = eta_units;
+  return ARB_OK;
+}
+
+static arb_status host_take_nonfinite(arb_backend *be, int *flag) {
+  *flag = be->nonfinite;
+  be->nonfinite = 0;
+  return ARB_OK;
+}
+
+static void host_destroy(arb_backend *be) {
+  arb_host *host = arb_host_of(be);
+  if (!host) return;
+  if (host->close) host->close(host);
+  for (int i = 0; host->scratch && i < host->workers; i++) free(host->scratch[i].a);
+  free(host->scratch);
+  free(host->work);
+  free(host);
+}
+
+static arb_status host_draws(arb_backend *be, arb_draw_purpose purpose, uint32_t tensor, uint32_t grain, int64_t first,
+                             int64_t count, uint16_t *out) {
+  ARB_REQUIRE(first % 8 == 0, ARB_ERR_ARG, "draws: first element %lld is not a multiple of 8", (long long)first);
+  arb_host_of(be)->draws(arb_philox_key_of(be->seed, purpose), tensor, be->step, grain, first, count, out);
+  return ARB_OK;
+}
+
+/* ---- walks over rows ---- */
+
+typedef struct {
+  arb_host *host;
+  arb_row_op op;
+  const arb_row_args *args;
+} row_walk;
+
+static void row_walk_task(void *arg, int64_t begin, int64_t end, int worker) {
+  const row_walk *w = arg;
+  w->op(w->args, begin, end, &w->host->scratch[worker]);
+}
+
+static arb_status walk(arb_backend *be, arb_row_op op, const arb_row_args *args, int64_t total, int64_t chunk, int64_t width) {
+  arb_host *host = arb_host_of(be);
+  ARB_TRY(arb_host_reserve(host, width));
+  row_walk w = {host, op, args};
+  host->run(host, total, chunk, row_walk_task, &w);
+  return ARB_OK;
+}
+
+/* 2^(e/8) for a whole row, in the shared work memory. */
+static arb_status gains(arb_backend *be, const int8_t *e, int64_t width, const float **out) {
+  void *work = NULL;
+  ARB_TRY(arb_host_work(arb_host_of(be), (size_t)width * sizeof(float), &work));
+  float *g = work;
+  for (int64_t i = 0; i < width; i++) g[i] = arb_pow2_eighths(e[i]);
+  *out = g;
+  return ARB_OK;
+}
+
+/* Rows a task takes: about 64 KiB of fp32, so that a task is worth its hand-out and its rows stay in cache. */
+static int64_t row_chunk(int64_t width) { return 16384 / width + 1; }
+
+static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *x_in, const uint16_t *y,
+                                 float *x_out, const int8_t *e, int8_t *q, float *s, float *inv) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = x_in, .y = y, .x_out = x_out, .gain = gain, .q = q, .s = s,
+                          .inv = inv};
+  return walk(be, arb_host_of(be)->rows->add_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_t *q, const float *s, const arb_stack *w,
+                                 uint16_t *y) {
+  return arb_host_of(be)->product_forward(be, arb_rows_count(r), q, s, w, y);
+}
+
+static int64_t scan_lanes(const arb_rows *r, int64_t context, int64_t width) {
+  return arb_rows_count(r) / context * ((width + ARB_SCAN_CHANNELS - 1) / ARB_SCAN_CHANNELS);
+}
+
+static arb_status mlgru_forward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
+                                const uint16_t *zc, int64_t ldz, const float *bias, float *h) {
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .context = context, .y = zf, .y2 = zc, .ldz = ldz,
+                          .bias = bias, .x_out = h};
+  return walk(be, arb_host_of(be)->rows->mlgru_forward, &a, scan_lanes(r, context, width), 1, width);
+}
+
+static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
+                                  int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = h, .y2 = zg, .ldz = ldz, .gain = gain, .q = q, .s = s,
+                          .inv = inv};
+  return walk(be, arb_host_of(be)->rows->gate_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
+                                 int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .y = u, .y2 = v, .ldz = ldz, .gain = gain, .q = q, .s = s,
+                          .inv = inv};
+  return walk(be, arb_host_of(be)->rows->glu_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
+                       float weight, float *g, int64_t *loss, int64_t *count) {
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = n, .y = logits, .targets = targets, .weight = weight, .x_out = g,
+                          .loss = loss, .count = count};
+  return walk(be, arb_host_of(be)->rows->xent, &a, arb_rows_count(r), row_chunk(n), n);
+}
+
+static arb_status grad_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
+                             const float *s, int8_t *hq, float *sh, uint32_t *tmax) {
+  const float *gain;
+  ARB_TRY(gains(be, w->e, w->n, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .q = hq, .s = sh,
+                          .tmax = tmax};
+  memset(tmax, 0, (size_t)r->grains * (size_t)w->members * sizeof *tmax);
+  return walk(be, arb_host_of(be)->rows->grad_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+}
+
+static arb_status dw_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
+                           const float *s, const uint32_t *tmax, int32_t *cexp, int8_t *tq) {
+  const float *gain;
+  ARB_TRY(gains(be, w->e, w->n, &gain));
+  for (int64_t i = 0; i < (int64_t)r->grains * w->members; i++) cexp[i] = arb_dw_exponent(arb_f32_of_bits(tmax[i]));
+  const arb_row_args a = {.env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .cexp = cexp,
+                          .q = tq};
+  return walk(be, arb_host_of(be)->rows->dw_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+}
+
+static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
+                            float *dx) {
+  return arb_host_of(be)->product_dx(be, arb_rows_count(r), hq, sh, w, dx);
+}
+
+static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
+                                 int vmax, const arb_stack *w) {
+  for (int32_t g = 0; g < r->grains; g++) {
+    const int64_t row0 = g * r->rows_per_grain;
+    const arb_host_dw d = {.w = w, .tq = tq + row0 * w->n, .q = q + row0 * w->k, .rows = r->rows_per_grain,
+                           .cexp = cexp + g * w->members, .vmax = vmax, .grain = (uint32_t)(r->first + g * r->stride)};
+    ARB_TRY(arb_host_of(be)->product_dw(be, &d));
+  }
+  return ARB_OK;
+}
+
+static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
+                                const float *inv, const int8_t *e, const float *dy, int accumulate, float *g) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = x, .y = y, .inv_in = inv, .gain = gain, .dy = dy,
+                          .accumulate = accumulate, .x_out = g};
+  return walk(be, arb_host_of(be)->rows->norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
+                                     int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *dh, float *dzg,
+                                     int64_t lddz) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = h, .y2 = zg, .ldz = ldz, .inv_in = inv, .gain = gain,
+                          .dy = dy, .x_out = dh, .x_out2 = dzg, .lddz = lddz};
+  return walk(be, arb_host_of(be)->rows->gate_norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
+                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh, float *dzf,
+                                 float *dzc, int64_t lddz) {
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .context = context, .y = zf, .y2 = zc, .ldz = ldz,
+                          .bias = bias, .x_in = h, .dy = dh, .x_out = dzf, .x_out2 = dzc, .lddz = lddz};
+  return walk(be, arb_host_of(be)->rows->mlgru_backward, &a, scan_lanes(r, context, width), 1, width);
+}
+
+static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
+                                    int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *du, float *dv,
+                                    int64_t lddz) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .y = u, .y2 = v, .ldz = ldz, .inv_in = inv, .gain = gain,
+                          .dy = dy, .x_out = du, .x_out2 = dv, .lddz = lddz};
+  return walk(be, arb_host_of(be)->rows->glu_norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+}
+
+void arb_host_fill(arb_backend *be, arb_host *host) {
+  be->ctx = host;
+  arb_ops *o = &be->ops;
+  o->alloc = host_alloc;
+  o->free = host_free;
+  o->upload = host_copy;
+  o->download = host_copy;
+  o->fill = host_set;
+  o->sync = host_sync;
+  o->begin_step = host_begin_step;
+  o->take_nonfinite = host_take_nonfinite;
+  o->destroy = host_destroy;
+  o->draws = host_draws;
+  o->add_norm_quant = add_norm_quant;
+  o->linear_forward = linear_forward;
+  o->mlgru_forward = mlgru_forward;
+  o->gate_norm_quant = gate_norm_quant;
+  o->glu_norm_quant = glu_norm_quant;
+  o->xent = xent;
+  o->grad_quant = grad_quant;
+  o->dw_quant = dw_quant;
+  o->linear_dx = linear_dx;
+  o->linear_dw_vote = linear_dw_vote;
+  o->norm_backward = norm_backward;
+  o->gate_norm_backward = gate_norm_backward;
+  o->mlgru_backward = mlgru_backward;
+  o->glu_norm_backward = glu_norm_backward;
+  arb_host_fill_embedding(o);
+  arb_host_fill_update(o);
+}

@@ -1,0 +1,55 @@
+/* What the host backends share: memory, the slots that walk rows, and the glue to a level's row operations. A host backend is
+ * this context with a row table, a generator of draws, three products and an executor filled in (kernels/ref/ref.c,
+ * kernels/cpu/cpu.c). Private to kernels/. */
+#ifndef ARB_KERNELS_HOST_HOST_H
+#define ARB_KERNELS_HOST_HOST_H
+
+#include "kernels/rows/rows.h"
+
+typedef struct arb_host arb_host;
+
+/* Work on items [begin, end) as `worker` (< host->workers). */
+typedef void (*arb_host_task)(void *arg, int64_t begin, int64_t end, int worker);
+
+/* One grain's dW product: rows of tq [rows][n] and q [rows][k]; votes of w at cexp[members]. */
+typedef struct {
+  const arb_stack *w;
+  const int8_t *tq, *q;
+  int64_t rows;
+  const int32_t *cexp;
+  int vmax;
+  uint32_t grain;
+} arb_host_dw;
+
+struct arb_host {
+  const arb_row_table *rows;
+  arb_draws_fn draws;
+  int workers;
+  /* Calls task over [0, total) in chunks of at most `chunk`, on any of the workers; returns when all are done. */
+  void (*run)(arb_host *host, int64_t total, int64_t chunk, arb_host_task task, void *arg);
+  arb_status (*product_forward)(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w, uint16_t *y);
+  arb_status (*product_dx)(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, float *dx);
+  arb_status (*product_dw)(arb_backend *be, const arb_host_dw *d);
+  void (*close)(arb_host *host); /* of the backend's own parts; may be NULL */
+  void *own;                     /* the backend's own context */
+  /* kept by host.c */
+  arb_row_scratch *scratch;
+  int64_t scratch_width;
+  void *work;
+  size_t work_bytes;
+};
+
+/* Fills every slot of be->ops for this context; be->ctx = host. */
+void arb_host_fill(arb_backend *be, arb_host *host);
+/* Grows the shared work buffer (not zeroed); for tables and packed panels that live inside one slot call. */
+ARB_NODISCARD arb_status arb_host_work(arb_host *host, size_t bytes, void **out);
+/* Grows every worker's scratch rows to `width` elements. */
+ARB_NODISCARD arb_status arb_host_reserve(arb_host *host, int64_t width);
+void *arb_host_aligned_alloc(size_t bytes);
+/* Slots that need more than a walk over rows: embedding.c, update.c of this folder. */
+void arb_host_fill_embedding(arb_ops *ops);
+void arb_host_fill_update(arb_ops *ops);
+arb_row_env arb_host_env(arb_backend *be, const arb_rows *r);
+static inline arb_host *arb_host_of(arb_backend *be) { return (arb_host *)be->ctx; }
+
+#endif
