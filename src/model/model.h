@@ -1,0 +1,58 @@
+/* The model: a list of modules over one residual stream, the state they declared, and the work memory of a step. */
+#ifndef ARB_SRC_MODEL_MODEL_H
+#define ARB_SRC_MODEL_MODEL_H
+
+#include "src/model/module.h"
+
+/* Ids: 0..255 bytes, 256..287 text control (256 PAD, 257 BOS, 258 EOS), 288..296 modality marks. */
+#define ARB_VOCABULARY 297
+#define ARB_ID_PAD 256
+
+typedef struct {
+  int64_t dim, embed_channels, layers, glu_hidden;
+  int memory_zero;           /* ablation: memory layers add nothing */
+  int64_t context;           /* rows a sequence */
+  int64_t rows_per_grain;    /* a multiple of context */
+  int32_t grains_per_batch;  /* grains that travel together */
+} arb_model_spec;
+
+typedef struct {
+  arb_model_spec spec;
+  arb_backend *be; /* borrowed */
+  arb_state state;
+  arb_module **modules;
+  int module_count;
+  arb_arena activations, work, constants, update;
+  void *activation_memory, *work_memory, *constant_memory, *update_memory;
+  float *bias;              /* [dim] forget-gate ladder 1 .. 5, constant */
+  int32_t *ids, *targets;   /* [rows of a batch] */
+  float *g;                 /* [rows][dim] */
+  int64_t *loss, *count, *flips; /* flips[2] */
+  arb_work buffers;
+  arb_update_work update_work;
+} arb_model;
+
+/* Declares everything; allocates no device memory. be is borrowed. */
+ARB_NODISCARD arb_status arb_model_create(const arb_model_spec *spec, arb_backend *be, arb_model **out);
+/* Measures every arena without allocating (arenas' peak and payload are then valid). */
+void arb_model_measure(arb_model *m);
+/* Allocates all memory a run needs. */
+ARB_NODISCARD arb_status arb_model_allocate(arb_model *m);
+/* NULL-safe; nulls the handle. */
+void arb_model_destroy(arb_model **m);
+
+/* Zeroes votes, losses and flip counters before a step's first batch. */
+ARB_NODISCARD arb_status arb_model_begin(arb_model *m);
+/* Prepares a pass over `rows` rows laid out as `r`, with host ids and targets (targets NULL: no loss) copied in. */
+ARB_NODISCARD arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets, int backward,
+                                        int vmax, arb_pass *p);
+ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
+ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
+/* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. */
+ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);
+/* Fills activations and work memory with a NaN pattern: nothing in it may live across steps. */
+ARB_NODISCARD arb_status arb_model_poison(arb_model *m);
+/* Loss weight of one position: 2^-ceil(log2(rows_per_grain)). */
+float arb_model_position_weight(const arb_model_spec *spec);
+
+#endif

@@ -1,0 +1,77 @@
+/* Modules: the parts a model is built of. Each declares its tensors, lays out what its backward pass must remember, and runs
+ * forward and backward on one batch of grains. To add a part (a VQ bridge, an expert layer, a head): write a file beside
+ * memory.c with these four functions and put it into the list of model.c. */
+#ifndef ARB_SRC_MODEL_MODULE_H
+#define ARB_SRC_MODEL_MODULE_H
+
+#include "src/model/state.h"
+
+/* Work buffers shared by all modules, as wide as the widest tensor; free to use within one call. */
+typedef struct {
+  float *g_wide;   /* [m][widest stack] gradient of a stack's outputs */
+  float *dx;       /* [m][widest input] gradient of a stack's input */
+  float *dh;       /* [m][dim] */
+  int8_t *hq, *tq; /* [m][widest stack] */
+  float *sh;       /* [m] */
+  uint32_t *tmax;  /* [uses][grains][members], widest */
+  int32_t *cexp;   /* the same */
+  int32_t *d;      /* [uses][grains][n][k] of the largest stack with several uses */
+  uint16_t *y;     /* [m][dim] the running module's output, added by the next one */
+} arb_work;
+
+/* One batch of grains on its way through the model. The residual stream is x + y: x fp32 (NULL at the start), y the last
+ * module's bf16 output that nobody has added yet (NULL: nothing to add). */
+typedef struct {
+  arb_backend *be;
+  arb_rows rows;
+  int64_t context;                /* rows a sequence */
+  const int32_t *ids, *targets;   /* [m], backend memory */
+  int backward;                   /* a backward pass will follow */
+  int vmax;                       /* largest vote of a grain */
+  float weight;                   /* of one position in the loss: a power of two */
+  const float *x;
+  const uint16_t *y;
+  float *g;                       /* [m][dim] gradient of the residual stream */
+  int64_t *loss, *count;          /* sums over this step: rint(loss * 2^20), targets; backend memory */
+  const uint16_t *logits;         /* [m][vocabulary], set by the head */
+  arb_work work;
+} arb_pass;
+
+/* What layouts depend on. */
+typedef struct {
+  int64_t rows;  /* m of the largest batch */
+  int32_t grains;
+  int64_t dim;
+} arb_shape;
+
+typedef struct arb_module arb_module;
+typedef struct {
+  const char *kind;
+  arb_status (*declare)(arb_module *m, arb_state *s);
+  void (*layout)(arb_module *m, const arb_shape *shape, arb_arena *activations);
+  arb_status (*forward)(arb_module *m, arb_pass *p);
+  arb_status (*backward)(arb_module *m, arb_pass *p); /* in: p->g after this module; out: before it */
+} arb_module_ops;
+
+struct arb_module {
+  const arb_module_ops *ops;
+  char name[ARB_NAME_CHARS]; /* prefix of its tensors' names */
+};
+
+/* Backward of y = W x for one use: votes of W from g (row stride ldg) and the stored input (q, s); the input's gradient into
+ * dx [m][k] unless NULL. */
+ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q,
+                                             const float *s, float *dx);
+
+/* Constructors; destroyed with free(). */
+ARB_NODISCARD arb_status arb_trigram_create(const char *name, int64_t channels, int64_t dim, int64_t vocabulary, int32_t pad,
+                                            arb_module **out);
+/* MLGRU memory (Zhu et al. 2024, arXiv:2406.02528); bias: [dim] constants in backend memory. zero: an ablation that adds
+ * nothing to the stream. */
+ARB_NODISCARD arb_status arb_memory_create(const char *name, int64_t dim, const float *const *bias, int zero, arb_module **out);
+/* Gated linear unit: d(norm(silu(u x) * v x)). */
+ARB_NODISCARD arb_status arb_glu_create(const char *name, int64_t dim, int64_t hidden, arb_module **out);
+/* Final norm, linear to the vocabulary, cross-entropy. */
+ARB_NODISCARD arb_status arb_byte_head_create(const char *name, int64_t dim, int64_t vocabulary, arb_module **out);
+
+#endif
