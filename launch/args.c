@@ -1,0 +1,87 @@
+#include "launch/args.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *arb_args_usage(void) {
+  return "usage: [mpirun -np N] arbdist [COMMAND] CONFIG.ini [--set SECTION.KEY=VALUE ...] [--loopback N]\n"
+         "\n"
+         "commands\n"
+         "  train       train, continuing from the newest checkpoint that verifies (the default)\n"
+         "  eval        validation bits per byte of the newest checkpoint, beside tables of byte counts\n"
+         "  generate    text from the newest checkpoint: sample.prompt, .length, .temperature, .top_k\n"
+         "  audit       weights, state bytes and memory of a config, counted on its real allocations\n"
+         "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
+         "\n"
+         "options\n"
+         "  --set SECTION.KEY=VALUE   overrides the file; may be repeated\n"
+         "  --loopback N              N ranks as threads of one process, for tests and sanitizers\n"
+         "  --help                    this text and every key of the configuration\n"
+         "  --version\n"
+         "\n"
+         "exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 a peer or the network, 6 numeric, 7 machine,\n"
+         "            75 saved on request: run the same command again\n";
+}
+
+static int command_of(const char *word, arb_command *out) {
+  static const struct {
+    const char *name;
+    arb_command command;
+  } commands[] = {{"train", ARB_COMMAND_TRAIN},       {"eval", ARB_COMMAND_EVAL},   {"generate", ARB_COMMAND_GENERATE},
+                  {"audit", ARB_COMMAND_AUDIT},       {"bench", ARB_COMMAND_BENCH}, {"--help", ARB_COMMAND_HELP},
+                  {"-h", ARB_COMMAND_HELP},           {"help", ARB_COMMAND_HELP},   {"--version", ARB_COMMAND_VERSION}};
+  for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+    if (strcmp(word, commands[i].name) == 0) {
+      *out = commands[i].command;
+      return 1;
+    }
+  return 0;
+}
+
+static arb_status parse_loopback(const char *text, int *out) {
+  char *end = NULL;
+  const long n = text ? strtol(text, &end, 10) : 0;
+  ARB_REQUIRE(text && end != text && *end == '\0' && n >= 1 && n <= 64, ARB_ERR_CONFIG, "--loopback %s: expected 1 to 64 ranks",
+              text ? text : "(nothing)");
+  *out = (int)n;
+  return ARB_OK;
+}
+
+arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
+  memset(out, 0, sizeof *out);
+  out->overrides = calloc((size_t)argc + 1, sizeof *out->overrides);
+  ARB_REQUIRE(out->overrides, ARB_ERR_NOMEM, "out of host memory");
+  int i = 1;
+  if (i < argc && command_of(argv[i], &out->command)) i++;
+  for (; i < argc; i++) {
+    const char *a = argv[i];
+    arb_command command;
+    if (strcmp(a, "--set") == 0) {
+      ARB_REQUIRE(i + 1 < argc, ARB_ERR_CONFIG, "--set: expected SECTION.KEY=VALUE after it");
+      out->overrides[out->override_count++] = argv[++i];
+    } else if (strncmp(a, "--set=", 6) == 0) {
+      out->overrides[out->override_count++] = a + 6;
+    } else if (strcmp(a, "--loopback") == 0) {
+      ARB_TRY(parse_loopback(i + 1 < argc ? argv[i + 1] : NULL, &out->loopback));
+      i++;
+    } else if (a[0] == '-' && command_of(a, &command)) {
+      out->command = command;
+    } else if (a[0] == '-') {
+      return ARB_FAIL(ARB_ERR_CONFIG, "unknown option %s; see arbdist --help", a);
+    } else if (out->command == ARB_COMMAND_BENCH && !out->bench) {
+      out->bench = a;
+    } else if (!out->config) {
+      out->config = a;
+    } else {
+      return ARB_FAIL(ARB_ERR_CONFIG, "one configuration file expected, got %s and %s", out->config, a);
+    }
+  }
+  const int needs_file = out->command != ARB_COMMAND_HELP && out->command != ARB_COMMAND_VERSION && out->command != ARB_COMMAND_BENCH;
+  ARB_REQUIRE(out->config || !needs_file, ARB_ERR_CONFIG, "no configuration file given; see arbdist --help");
+  return ARB_OK;
+}
+
+void arb_args_deinit(arb_args *a) {
+  free(a->overrides);
+  memset(a, 0, sizeof *a);
+}

@@ -1,0 +1,89 @@
+#include "launch/commands.h"
+
+#include "src/data/ngram.h"
+#include "src/train/trainer.h"
+
+unsigned arb_command_needs(const arb_args *args) {
+  switch (args->command) {
+    case ARB_COMMAND_TRAIN:
+      return ARB_CONFIG_NEED_TRAIN;
+    case ARB_COMMAND_EVAL:
+      return ARB_CONFIG_NEED_TRAIN | ARB_CONFIG_NEED_VALID;
+    case ARB_COMMAND_GENERATE:
+      return ARB_CONFIG_NEED_TRAIN; /* its fingerprint is part of the checkpoint's identity */
+    default:
+      return 0;
+  }
+}
+
+/* Collective. A trained state, or an error that says where one was looked for. */
+static arb_status load_trained(arb_trainer *t) {
+  int64_t step;
+  char path[2048];
+  ARB_TRY(arb_trainer_resume(t, &step));
+  arb_trainer_path(t->cfg, "checkpoints", path, sizeof path);
+  ARB_REQUIRE(step >= 0, ARB_ERR_CHECKPOINT, "no checkpoint in %s: train first, with checkpoint.every above 0", path);
+  return ARB_OK;
+}
+
+/* Tables of the two and three previous bytes, from the training text, on the same windows. */
+static arb_status count_tables(const arb_trainer *t, FILE *out) {
+  arb_ngram *table = NULL;
+  double bpb[4];
+  ARB_TRY(arb_ngram_create(&t->train, 3, &table));
+  const arb_status st = arb_ngram_bits_per_byte(table, &t->valid, t->cfg->train.context, t->cfg->eval.sequences, bpb);
+  arb_ngram_destroy(&table);
+  if (st != ARB_OK) return st;
+  fprintf(out, "Witten-Bell table of 2 previous bytes: %.4f bits per byte\n", bpb[2]);
+  fprintf(out, "Witten-Bell table of 3 previous bytes: %.4f bits per byte\n", bpb[3]);
+  return ARB_OK;
+}
+
+static arb_status evaluate(arb_trainer *t, FILE *out) {
+  double bpb;
+  ARB_TRY(load_trained(t));
+  ARB_TRY(arb_trainer_evaluate(t, &bpb));
+  arb_status st = ARB_OK;
+  if (out) {
+    fprintf(out, "step %lld: %.4f bits per byte on %lld validation windows of %lld bytes\n", (long long)t->step, bpb,
+            (long long)t->cfg->eval.sequences, (long long)t->cfg->train.context);
+    st = count_tables(t, out);
+  }
+  return arb_comm_agree(t->comm, st);
+}
+
+static arb_status generate(arb_trainer *t, FILE *out) {
+  arb_status st = ARB_OK;
+  ARB_TRY(load_trained(t));
+  if (out) st = arb_trainer_sample(t, t->cfg->sample.prompt, out);
+  return arb_comm_agree(t->comm, st);
+}
+
+arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
+                           volatile sig_atomic_t *stop, FILE *out) {
+  arb_trainer *t = NULL;
+  int data = 0;
+  if (args->command != ARB_COMMAND_AUDIT) data |= ARB_TRAINER_TRAIN;
+  if (args->command == ARB_COMMAND_TRAIN || args->command == ARB_COMMAND_EVAL) data |= ARB_TRAINER_VALID;
+  ARB_TRY(arb_trainer_create(cfg, be, comm, data, &t));
+  t->stop = stop;
+  arb_status st;
+  switch (args->command) {
+    case ARB_COMMAND_TRAIN:
+      st = arb_trainer_run(t, out);
+      break;
+    case ARB_COMMAND_EVAL:
+      st = evaluate(t, out);
+      break;
+    case ARB_COMMAND_GENERATE:
+      st = generate(t, out);
+      break;
+    case ARB_COMMAND_AUDIT:
+      st = arb_comm_agree(comm, out ? arb_trainer_audit(t, out) : ARB_OK);
+      break;
+    default:
+      st = ARB_FAIL(ARB_ERR_ARG, "command %d", (int)args->command);
+  }
+  arb_trainer_destroy(&t);
+  return st;
+}

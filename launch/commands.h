@@ -1,0 +1,19 @@
+/* The commands behind the command line, on a communicator and a backend that exist. */
+#ifndef ARB_LAUNCH_COMMANDS_H
+#define ARB_LAUNCH_COMMANDS_H
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "dist/comm.h"
+#include "kernels/backend.h"
+#include "launch/args.h"
+#include "src/config/config.h"
+
+/* ARB_CONFIG_NEED_* of a command. */
+unsigned arb_command_needs(const arb_args *args);
+/* Collective. out is NULL on all ranks but 0. */
+ARB_NODISCARD arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
+                                         volatile sig_atomic_t *stop, FILE *out);
+
+#endif

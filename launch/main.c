@@ -1,0 +1,186 @@
+/* arbdist: from the command line to a run. The only place that turns a status into an exit code, installs signal handlers,
+ * and chooses device and transport. */
+#define _GNU_SOURCE /* sched_getaffinity */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dist/loopback/loopback.h"
+#include "dist/single/single.h"
+#include "dist/watchdog.h"
+#include "launch/args.h"
+#include "launch/commands.h"
+#include "src/base/log.h"
+#ifdef ARB_WITH_MPI
+#include "dist/mpi/mpi.h"
+#endif
+
+#ifndef ARB_VERSION
+#define ARB_VERSION "unknown"
+#endif
+
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int signal_number) {
+  (void)signal_number;
+  stop_requested = 1;
+}
+
+static int exit_code(arb_status st) {
+  switch (st) {
+    case ARB_OK:
+      return 0;
+    case ARB_ERR_CONFIG:
+      return 2;
+    case ARB_ERR_DATA:
+      return 3;
+    case ARB_ERR_CHECKPOINT:
+      return 4;
+    case ARB_ERR_PEER:
+    case ARB_ERR_COMM:
+      return 5;
+    case ARB_ERR_NUMERIC:
+      return 6;
+    case ARB_REQUEUE:
+      return 75;
+    default:
+      return 7;
+  }
+}
+
+/* Cores this process may use. */
+static int allowed_cores(void) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  const long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? (int)n : 1;
+}
+
+typedef struct {
+  const arb_args *args;
+  const arb_config *cfg;
+  FILE *out;
+} job;
+
+static arb_status create_backend(const arb_config *cfg, const arb_comm *comm, arb_backend **out) {
+  static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
+  int threads = (int)cfg->run.threads;
+  if (threads == 0) threads = allowed_cores() / comm->local_size;
+  if (threads < 1) threads = 1;
+  switch (cfg->run.device) {
+    case ARB_CONFIG_DEVICE_REF:
+      return arb_backend_ref_create(out);
+    case ARB_CONFIG_DEVICE_CUDA:
+      return ARB_FAIL(ARB_ERR_UNSUPPORTED, "%s: run.device = cuda: this build has no CUDA backend",
+                      arb_config_origin(cfg, "run.device"));
+    default:
+      return arb_backend_cpu_create(threads, isa[cfg->run.isa], out);
+  }
+}
+
+/* One rank's work. Collective. */
+static arb_status body(arb_comm *comm, void *arg) {
+  const job *j = arg;
+  FILE *out = comm->rank == 0 ? j->out : NULL;
+  arb_backend *be = NULL;
+  arb_status st = arb_config_check_ranks(j->cfg, comm->size);
+  if (st == ARB_OK) st = create_backend(j->cfg, comm, &be);
+  if (st == ARB_OK) st = arb_backend_validate(be);
+  st = arb_comm_agree(comm, st);
+  if (st == ARB_OK) st = arb_command_run(j->args, j->cfg, be, comm, &stop_requested, out);
+  arb_backend_destroy(&be);
+  return st;
+}
+
+/* A rank is silent: say which, and end the job, since nothing can wake the ranks that wait. */
+static void on_silence(void *arg, const char *text) {
+  (void)arg;
+  arb_log(ARB_LOG_ERROR, "comm", "%s", text);
+#ifdef ARB_WITH_MPI
+  if (arb_mpi_launched()) arb_comm_mpi_abort(5);
+#endif
+  _exit(5);
+}
+
+#ifdef ARB_WITH_MPI
+static const char no_mpi[] = "no launcher started this process (mpirun, srun --mpi=pmix)";
+#else
+static const char no_mpi[] = "this build has no MPI";
+#endif
+
+static void report(arb_status st) {
+  if (st == ARB_OK || st == ARB_REQUEUE) return;
+  fprintf(stderr, "arbdist: %s: %s\n", arb_status_name(st), arb_fail_message());
+}
+
+static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
+  arb_comm *comm = NULL;
+  arb_watchdog *dog = NULL;
+  arb_status st;
+  int use_mpi = 0;
+#ifdef ARB_WITH_MPI
+  use_mpi = j->cfg->dist.transport != ARB_CONFIG_TRANSPORT_SINGLE && arb_mpi_launched();
+#endif
+  if (j->cfg->dist.transport == ARB_CONFIG_TRANSPORT_MPI && !use_mpi)
+    return ARB_FAIL(ARB_ERR_CONFIG, "%s: dist.transport = mpi, but %s", arb_config_origin(j->cfg, "dist.transport"), no_mpi);
+  if (use_mpi) {
+#ifdef ARB_WITH_MPI
+    ARB_TRY(arb_comm_mpi_create(argc, argv, &comm));
+#endif
+  } else {
+    const char *tasks = getenv("SLURM_NTASKS");
+    const char *step = getenv("SLURM_STEP_ID");
+    if (step && tasks && atoi(tasks) > 1)
+      return ARB_FAIL(ARB_ERR_CONFIG, "srun started %s tasks without a PMI, so each would train alone: use srun --mpi=pmix", tasks);
+    ARB_TRY(arb_comm_single_create(&comm));
+  }
+  (void)argc;
+  (void)argv;
+  arb_log_setup(comm->rank, ARB_LOG_INFO);
+  st = arb_watchdog_create((double)j->cfg->dist.timeout_s, on_silence, NULL, &dog);
+  if (st == ARB_OK) st = arb_watchdog_attach(dog, comm);
+  st = arb_comm_agree(comm, st);
+  if (st == ARB_OK) st = body(comm, (void *)(uintptr_t)j);
+  /* Every rank leaves with the same code; the rank whose fault it was, or rank 0, says why. */
+  if (comm->rank == 0 || (st != ARB_ERR_PEER && strncmp(arb_fail_message(), "rank ", 5) != 0)) report(st);
+  arb_watchdog_destroy(&dog);
+  arb_comm_destroy(&comm);
+  return st;
+}
+
+int main(int argc, char **argv) {
+  arb_args args;
+  arb_config cfg;
+  arb_status st = arb_args_parse(argc, argv, &args);
+  if (st == ARB_OK && args.command == ARB_COMMAND_HELP) {
+    fputs(arb_args_usage(), stdout);
+    fputs("\nconfiguration\n", stdout);
+    st = arb_config_help(stdout);
+  } else if (st == ARB_OK && args.command == ARB_COMMAND_VERSION) {
+    puts("arbdist " ARB_VERSION);
+  } else if (st == ARB_OK) {
+    st = arb_config_load(&cfg, args.config, args.overrides, args.override_count);
+    if (st == ARB_OK) st = arb_config_check(&cfg, arb_command_needs(&args));
+    if (st == ARB_OK) {
+      struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+      sigaction(SIGUSR1, &action, NULL);
+      sigaction(SIGTERM, &action, NULL);
+      const job j = {&args, &cfg, stdout};
+      if (args.loopback > 0) {
+        st = arb_loopback_run(args.loopback, body, (void *)(uintptr_t)&j);
+        report(st);
+      } else {
+        st = run_with_comm(&j, &argc, &argv);
+      }
+      arb_args_deinit(&args);
+      return exit_code(st);
+    }
+  }
+  report(st);
+  arb_args_deinit(&args);
+  return exit_code(st);
+}

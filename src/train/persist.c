@@ -1,0 +1,115 @@
+/* Checkpoints of a run: the state's arrays to and from src/checkpoint. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/log.h"
+#include "src/checkpoint/checkpoint.h"
+#include "src/train/trainer.h"
+
+/* Host copies of all arrays. */
+typedef struct {
+  int count;
+  arb_state_array *state;
+  arb_ckpt_array *file;
+  unsigned char *memory;
+} snapshot;
+
+static void snapshot_deinit(snapshot *s) {
+  free(s->state);
+  free(s->file);
+  free(s->memory);
+}
+
+static arb_status snapshot_init(snapshot *s, const arb_trainer *t) {
+  const arb_state *state = &t->model->state;
+  s->count = arb_state_array_count(state);
+  s->state = calloc((size_t)s->count, sizeof *s->state);
+  s->file = calloc((size_t)s->count, sizeof *s->file);
+  ARB_REQUIRE(s->state && s->file, ARB_ERR_NOMEM, "out of host memory");
+  arb_state_arrays(state, s->state);
+  size_t bytes = 0, at = 0;
+  for (int i = 0; i < s->count; i++)
+    bytes += ((size_t)(s->state[i].rows * s->state[i].columns) * arb_dtype_size(s->state[i].type) + 63) & ~(size_t)63;
+  s->memory = malloc(bytes);
+  ARB_REQUIRE(s->memory, ARB_ERR_NOMEM, "%zu bytes of host memory for a checkpoint", bytes);
+  for (int i = 0; i < s->count; i++) {
+    const arb_state_array *a = &s->state[i];
+    s->file[i] = (arb_ckpt_array){a->tensor, arb_field_name(a->field), a->type, a->rows, a->columns, s->memory + at};
+    at += ((size_t)(a->rows * a->columns) * arb_dtype_size(a->type) + 63) & ~(size_t)63;
+  }
+  return ARB_OK;
+}
+
+static size_t array_bytes(const arb_state_array *a) { return (size_t)(a->rows * a->columns) * arb_dtype_size(a->type); }
+
+static void checkpoint_dir(const arb_config *cfg, char *path, size_t size) { arb_trainer_path(cfg, "checkpoints", path, size); }
+
+static arb_status save_local(arb_trainer *t) {
+  snapshot s = {0};
+  char dir[2048];
+  arb_ckpt_meta meta = {.step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed,
+                        .identity = t->identity};
+  char *resolved = malloc(ARB_CONFIG_RESOLVED_BYTES);
+  arb_status st = resolved ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
+  if (st != ARB_OK) goto out;
+  ARB_TRY_OUT(st, arb_config_resolved_text(t->cfg, resolved, ARB_CONFIG_RESOLVED_BYTES));
+  meta.config = resolved;
+  ARB_TRY_OUT(st, arb_trainer_digest(t, meta.digest));
+  ARB_TRY_OUT(st, snapshot_init(&s, t));
+  for (int i = 0; i < s.count; i++)
+    ARB_TRY_OUT(st, t->be->ops.download(t->be, s.file[i].host, s.state[i].data, array_bytes(&s.state[i])));
+  checkpoint_dir(t->cfg, dir, sizeof dir);
+  ARB_TRY_OUT(st, arb_ckpt_save(dir, &meta, s.file, s.count));
+  ARB_TRY_OUT(st, arb_ckpt_retain(dir, (int)t->cfg->checkpoint.keep));
+out:
+  snapshot_deinit(&s);
+  free(resolved);
+  return st;
+}
+
+arb_status arb_trainer_save(arb_trainer *t) {
+  return arb_comm_agree(t->comm, t->comm->rank == 0 ? save_local(t) : ARB_OK);
+}
+
+static void say_skipped(const char *line, void *arg) {
+  (void)arg;
+  arb_log(ARB_LOG_WARN, "checkpoint", "%s", line);
+}
+
+static arb_status load_local(arb_trainer *t, snapshot *s, arb_ckpt_meta *meta) {
+  char dir[2048];
+  checkpoint_dir(t->cfg, dir, sizeof dir);
+  ARB_TRY(arb_ckpt_latest(dir, &meta->step, say_skipped, NULL));
+  if (meta->step < 0) return ARB_OK;
+  ARB_TRY(arb_ckpt_load(dir, meta->step, meta, s->file, s->count));
+  ARB_REQUIRE(meta->step <= t->cfg->train.steps, ARB_ERR_CHECKPOINT, "%s: step %lld is past train.steps = %lld", dir,
+              (long long)meta->step, (long long)t->cfg->train.steps);
+  return ARB_OK;
+}
+
+arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step) {
+  snapshot s = {0};
+  arb_ckpt_meta meta = {.step = -1, .identity = t->identity};
+  char digest[33];
+  arb_status st = snapshot_init(&s, t);
+  if (st == ARB_OK && t->comm->rank == 0) st = load_local(t, &s, &meta);
+  ARB_TRY_OUT(st, arb_comm_agree(t->comm, st));
+  ARB_TRY_OUT(st, arb_comm_broadcast(t->comm, &meta.step, 1, ARB_I64, 0, ARB_TRAFFIC_CONTROL));
+  *resumed_step = meta.step;
+  if (meta.step < 0) goto out;
+  ARB_TRY_OUT(st, arb_comm_broadcast(t->comm, meta.digest, sizeof meta.digest, ARB_U8, 0, ARB_TRAFFIC_CONTROL));
+  for (int i = 0; i < s.count; i++) {
+    const arb_state_array *a = &s.state[i];
+    ARB_TRY_OUT(st, arb_comm_broadcast(t->comm, s.file[i].host, a->rows * a->columns, a->type, 0, ARB_TRAFFIC_CONTROL));
+    ARB_TRY_OUT(st, t->be->ops.upload(t->be, a->data, s.file[i].host, array_bytes(a)));
+  }
+  t->step = meta.step;
+  ARB_TRY_OUT(st, arb_trainer_digest(t, digest));
+  if (strcmp(digest, meta.digest) != 0)
+    st = ARB_FAIL(ARB_ERR_CHECKPOINT, "checkpoint of step %lld: its digest is %s, its content gives %s", (long long)meta.step,
+                  meta.digest, digest);
+  st = arb_comm_agree(t->comm, st);
+out:
+  snapshot_deinit(&s);
+  return st;
+}

@@ -1,0 +1,214 @@
+#include "src/train/trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "dist/place.h"
+#include "kernels/common/math.h"
+#include "kernels/common/mix128.h"
+#include "src/base/log.h"
+
+#define ARITHMETIC_VERSION 1          /* raised whenever the same config would give other bits */
+#define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
+
+enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_LOSS, SUM_COUNT, SUM_USED };
+
+void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size) {
+  snprintf(path, size, "%s/%s%s%s", cfg->run.dir, cfg->run.name, leaf[0] ? "/" : "", leaf);
+}
+
+float arb_trainer_eta(const arb_config *cfg, int64_t t) {
+  const float warm = t < cfg->train.warmup ? (float)t / (float)cfg->train.warmup : 1.0f;
+  const float turn = arb_cosf(3.14159274f * ((float)t / (float)cfg->train.steps));
+  return cfg->train.peak * warm * (0.05f + 0.95f * ((1.0f + turn) * 0.5f));
+}
+
+/* Everything that the bits of a continuation depend on, one "name=value" a line. */
+static arb_status make_identity(arb_trainer *t) {
+  const size_t size = ARB_CONFIG_RESOLVED_BYTES;
+  t->identity = malloc(size);
+  ARB_REQUIRE(t->identity, ARB_ERR_NOMEM, "out of host memory");
+  ARB_TRY(arb_config_identity(t->cfg, t->identity, size));
+  const size_t used = strlen(t->identity);
+  char text[ARB_FINGERPRINT_CHARS] = "none";
+  if (t->train.bytes) arb_fingerprint_print(&t->train.fingerprint, text);
+  snprintf(t->identity + used, size - used, "data.train.fingerprint=%s\narithmetic=%d\n", text, ARITHMETIC_VERSION);
+  return ARB_OK;
+}
+
+static arb_status load_text(const arb_config *cfg, const char *key, const char *path, arb_text *out) {
+  const arb_status st = arb_text_load(path, out);
+  if (st != ARB_OK) arb_fail_context("%s (%s)", arb_config_origin(cfg, key), key);
+  return st;
+}
+
+static arb_status prepare(arb_trainer *t, int data) {
+  const arb_config *c = t->cfg;
+  const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
+  ARB_TRY(arb_config_check_ranks(c, t->comm->size));
+  if (data & ARB_TRAINER_TRAIN) {
+    ARB_TRY(load_text(c, "data.train", c->data.train, &t->train));
+    ARB_TRY(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences));
+  }
+  if ((data & ARB_TRAINER_VALID) && c->data.valid[0]) {
+    int64_t offset;
+    ARB_TRY(load_text(c, "data.valid", c->data.valid, &t->valid));
+    ARB_TRY(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset));
+  }
+  ARB_TRY(make_identity(t));
+  const arb_model_spec spec = {.dim = c->model.dim,
+                               .embed_channels = c->model.embed_channels,
+                               .layers = c->model.layers,
+                               .glu_hidden = c->model.glu_hidden,
+                               .memory_zero = c->model.memory == ARB_CONFIG_MEMORY_ZERO,
+                               .context = c->train.context,
+                               .rows_per_grain = rows,
+                               .grains_per_batch = 1};
+  ARB_TRY(arb_model_create(&spec, t->be, &t->model));
+  ARB_TRY(arb_model_allocate(t->model));
+  ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
+  t->vmax = 127 / (int)c->train.grains;
+  t->ids = calloc((size_t)rows, sizeof *t->ids);
+  t->targets = calloc((size_t)rows, sizeof *t->targets);
+  t->sums = calloc((size_t)(SUM_USED + t->model->state.tensor_count), sizeof *t->sums);
+  ARB_REQUIRE(t->ids && t->targets && t->sums, ARB_ERR_NOMEM, "out of host memory");
+  return ARB_OK;
+}
+
+arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data, arb_trainer **out) {
+  arb_trainer *t = calloc(1, sizeof *t);
+  arb_status st = t ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
+  if (t) {
+    t->cfg = cfg;
+    t->be = be;
+    t->comm = comm;
+    st = prepare(t, data);
+  }
+  st = arb_comm_agree(comm, st);
+  if (st != ARB_OK)
+    arb_trainer_destroy(&t);
+  else
+    *out = t;
+  return st;
+}
+
+void arb_trainer_destroy(arb_trainer **trainer) {
+  if (!trainer || !*trainer) return;
+  arb_trainer *t = *trainer;
+  arb_model_destroy(&t->model);
+  arb_text_deinit(&t->train);
+  arb_text_deinit(&t->valid);
+  free(t->identity);
+  free(t->ids);
+  free(t->targets);
+  free(t->sums);
+  free(t);
+  *trainer = NULL;
+}
+
+/* This rank's grains: votes, loss and counts are in the model afterwards. */
+static arb_status local_work(arb_trainer *t, int64_t step) {
+  const arb_config *c = t->cfg;
+  arb_model *m = t->model;
+  const arb_grain_set mine = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size);
+  if (c->debug.poison) ARB_TRY(arb_model_poison(m));
+  ARB_TRY(t->be->ops.begin_step(t->be, c->run.seed, (uint32_t)step, arb_trainer_eta(c, step) * 42.0f));
+  ARB_TRY(arb_model_begin(m));
+  for (int64_t i = 0; i < mine.count; i++) {
+    const int64_t grain = mine.first + i * mine.stride;
+    const arb_rows r = {m->spec.rows_per_grain, 1, (int32_t)grain, (int32_t)mine.stride};
+    arb_pass p;
+    ARB_TRY(arb_batch_fill(&t->batches, step, grain, t->ids, t->targets));
+    ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
+    ARB_TRY(arb_model_forward(m, &p));
+    ARB_TRY(arb_model_backward(m, &p));
+    for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j]++;
+  }
+  int nonfinite;
+  ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
+  t->sums[SUM_NONFINITE] = nonfinite;
+  ARB_TRY(t->be->ops.download(t->be, &t->sums[SUM_LOSS], m->loss, sizeof *m->loss));
+  return t->be->ops.download(t->be, &t->sums[SUM_COUNT], m->count, sizeof *m->count);
+}
+
+static double bits_per_byte(int64_t loss_q20, int64_t count) {
+  return count ? (double)loss_q20 / 1048576.0 / (double)count / 0.69314718055994531 : 0.0;
+}
+
+arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
+  arb_model *m = t->model;
+  arb_state *s = &m->state;
+  const int64_t step = t->step + 1;
+  const int slots = SUM_USED + s->tensor_count;
+  memset(t->sums, 0, (size_t)slots * sizeof *t->sums);
+  arb_comm_reset_payload(t->comm);
+  const arb_status mine = local_work(t, step);
+  t->sums[SUM_FAILED] = mine != ARB_OK;
+  t->sums[SUM_STOP] = t->stop && *t->stop;
+  ARB_TRY(arb_comm_all_reduce(t->comm, t->sums, slots, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
+  if (t->sums[SUM_FAILED]) return arb_comm_agree(t->comm, mine);
+  ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
+              "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
+              (long long)t->step);
+  for (int i = 0; i < s->tensor_count; i++) {
+    const arb_stack *w = &s->tensors[i]->w;
+    ARB_TRY(arb_comm_all_reduce(t->comm, w->votes, w->n * w->k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+  }
+  ARB_TRY(arb_model_update(m, t->sums + SUM_USED, t->vmax));
+  int64_t flips[2];
+  ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
+  t->step = step;
+  *result = (arb_step_result){.step = step,
+                              .train_bpb = bits_per_byte(t->sums[SUM_LOSS], t->sums[SUM_COUNT]),
+                              .flips = flips[0],
+                              .saturated = flips[1],
+                              .stop = t->sums[SUM_STOP] != 0};
+  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++) result->wire_bytes += t->comm->payload[k];
+  return ARB_OK;
+}
+
+/* This rank's share of the validation windows, a grain's worth of sequences at a time. */
+static arb_status local_evaluation(arb_trainer *t, int64_t sums[2]) {
+  const arb_config *c = t->cfg;
+  arb_model *m = t->model;
+  const int64_t context = c->train.context, batch = m->spec.rows_per_grain / context;
+  ARB_TRY(arb_model_begin(m));
+  for (int64_t i = t->comm->rank; i < c->eval.sequences;) {
+    int64_t filled = 0;
+    for (; filled < batch && i < c->eval.sequences; filled++, i += t->comm->size)
+      ARB_TRY(arb_batch_valid(&t->valid, context, i, c->eval.sequences, t->ids + filled * context, t->targets + filled * context));
+    const arb_rows r = {filled * context, 1, 0, 1};
+    arb_pass p;
+    ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 0, t->vmax, &p));
+    ARB_TRY(arb_model_forward(m, &p));
+  }
+  int nonfinite;
+  ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
+  ARB_REQUIRE(!nonfinite, ARB_ERR_NUMERIC, "evaluation after step %lld: a value is not finite", (long long)t->step);
+  ARB_TRY(t->be->ops.download(t->be, &sums[0], m->loss, sizeof *m->loss));
+  return t->be->ops.download(t->be, &sums[1], m->count, sizeof *m->count);
+}
+
+arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb) {
+  int64_t sums[2] = {0, 0};
+  ARB_TRY(arb_comm_agree(t->comm, local_evaluation(t, sums)));
+  ARB_TRY(arb_comm_all_reduce(t->comm, sums, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
+  *bpb = bits_per_byte(sums[0], sums[1]);
+  return ARB_OK;
+}
+
+arb_status arb_trainer_digest(arb_trainer *t, char hex[33]) {
+  arb_u128 sum;
+  ARB_TRY(arb_state_digest(&t->model->state, &sum));
+  uint64_t index = 0;
+  const uint64_t head[3] = {t->cfg->run.seed, (uint64_t)t->step, (uint64_t)(t->step * t->cfg->train.sequences)};
+  for (int i = 0; i < 3; i++) sum = arb_u128_add(sum, arb_mix128(META_ARRAY, index++, head[i]));
+  const size_t length = strlen(t->identity);
+  for (size_t i = 0; i < length; i += 8) {
+    uint64_t word = 0;
+    memcpy(&word, t->identity + i, length - i < 8 ? length - i : 8);
+    sum = arb_u128_add(sum, arb_mix128(META_ARRAY, index++, word));
+  }
+  snprintf(hex, 33, "%016llx%016llx", (unsigned long long)sum.hi, (unsigned long long)sum.lo);
+  return ARB_OK;
+}

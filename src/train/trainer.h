@@ -1,0 +1,80 @@
+/* One run: model, data, communicator and backend joined into steps, evaluations, checkpoints and samples.
+ *
+ * The result of a step does not depend on the rank count: grains are computed whole wherever they land, and only integers
+ * (votes, counts) are summed over ranks. Everything marked Collective must be called by all ranks together. */
+#ifndef ARB_SRC_TRAIN_TRAINER_H
+#define ARB_SRC_TRAIN_TRAINER_H
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "dist/comm.h"
+#include "src/config/config.h"
+#include "src/data/batch.h"
+#include "src/data/text.h"
+#include "src/model/model.h"
+
+typedef struct {
+  int64_t step;
+  double train_bpb;       /* mean over the step's targets, before the update */
+  int64_t flips;          /* trits that changed */
+  int64_t saturated;      /* accumulators at the end of their range */
+  int64_t wire_bytes;     /* payload this rank handed to the transport */
+  int stop;               /* some rank was asked to stop */
+} arb_step_result;
+
+typedef struct {
+  const arb_config *cfg; /* borrowed, like be and comm */
+  arb_backend *be;
+  arb_comm *comm;
+  arb_model *model;
+  arb_text train, valid;
+  arb_batches batches;
+  char *identity;        /* what a continuation depends on, as text; see docs/arithmetic.md */
+  int64_t step;          /* finished steps */
+  int vmax;
+  int32_t *ids, *targets; /* host, one batch */
+  int64_t *sums;          /* host, the step's agreement */
+  volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
+} arb_trainer;
+
+typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
+
+/* Collective. Loads the data that `data` names (flags of arb_trainer_data), declares the model, allocates, and starts from
+ * fresh weights. Errors on any rank fail all. */
+ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data, arb_trainer **out);
+/* NULL-safe; nulls the handle. */
+void arb_trainer_destroy(arb_trainer **t);
+
+/* Step size in trit steps of step t = 1 .. steps: linear warm-up, then cosine down to 5 % of the peak. */
+float arb_trainer_eta(const arb_config *cfg, int64_t t);
+
+/* Collective. One step: forward, backward, votes, agreement, sum over ranks, update. ARB_ERR_NUMERIC on every rank, and no
+ * state byte changed, when any rank saw a non-finite value. */
+ARB_NODISCARD arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result);
+
+/* Collective. Bits per byte on the fixed validation windows; the same bits on any rank count. */
+ARB_NODISCARD arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb);
+
+/* The state digest as 32 hex digits: state arrays, seed, step, data position, identity. Local; equal on all ranks. */
+ARB_NODISCARD arb_status arb_trainer_digest(arb_trainer *t, char hex[33]);
+
+/* Collective. Saves to RUN/checkpoints; deletes old ones. Rank 0 writes. */
+ARB_NODISCARD arb_status arb_trainer_save(arb_trainer *t);
+/* Collective. Continues from the newest checkpoint that verifies; resumed_step = -1 if there is none. Rank 0 reads. */
+ARB_NODISCARD arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step);
+
+/* Writes sample.length bytes that continue the prompt, after it. Local. */
+ARB_NODISCARD arb_status arb_trainer_sample(arb_trainer *t, const char *prompt, FILE *out);
+
+/* Collective. The whole run: resume, steps, logs, evaluations, checkpoints, sample, digest. Rank 0 prints to out.
+ * ARB_REQUEUE after a stop request: saved, run me again. */
+ARB_NODISCARD arb_status arb_trainer_run(arb_trainer *t, FILE *out);
+
+/* Prints what the run holds: weights, exponents, float counts, and memory by kind, from the allocations themselves. */
+ARB_NODISCARD arb_status arb_trainer_audit(const arb_trainer *t, FILE *out);
+
+/* "DIR/NAME" or "DIR/NAME/leaf" of the run. */
+void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size);
+
+#endif
