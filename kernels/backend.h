@@ -38,28 +38,28 @@ static inline int64_t arb_rows_count(const arb_rows *r) { return r->rows_per_gra
 /* A stack: matrices that share one input, rows of member i at [begin[i], begin[i + 1]). W[n][k] = 2^(e[n]/8) * T[n][k].
  * A plain matrix is a stack of one member. Pointers borrowed. */
 typedef struct {
-  uint32_t id;      /* tensor id: the random numbers' and the digest's name for it */
-  int32_t uses;     /* how often a grain multiplies by it */
+  uint32_t id;  /* tensor id: the random numbers' and the digest's name for it */
+  int32_t uses; /* how often a grain multiplies by it */
   int32_t members;
   int64_t begin[ARB_MAX_MEMBERS + 1];
-  int64_t n, k;     /* n = begin[members] */
-  uint8_t *code;    /* [n][k] state bytes (kernels/common/trit.h) */
-  int8_t *e;        /* [n] row exponents, eighths of an octave */
-  int8_t *p;        /* [n] exponents of the vote unit */
-  int32_t *r;       /* [n] log2 mean square of rows, Q15.16 */
-  int32_t *c;       /* [members][k] the same of columns */
-  int32_t *m;       /* [members] the same of whole matrices */
-  int8_t *votes;    /* [n][k] this step's summed votes */
+  int64_t n, k;  /* n = begin[members] */
+  uint8_t *code; /* [n][k] state bytes (kernels/common/trit.h) */
+  int8_t *e;     /* [n] row exponents, eighths of an octave */
+  int8_t *p;     /* [n] exponents of the vote unit */
+  int32_t *r;    /* [n] log2 mean square of rows, Q15.16 */
+  int32_t *c;    /* [members][k] the same of columns */
+  int32_t *m;    /* [members] the same of whole matrices */
+  int8_t *votes; /* [n][k] this step's summed votes */
 } arb_stack;
 
 /* Work memory of one stack's update. Sums over rows are integers: with sharded state they are reduced over ranks between
  * the slots. */
 typedef struct {
-  uint64_t *s;      /* [n] sum of squared votes of a row */
-  int32_t *top;     /* [members] largest p over rows with s > 0, or INT32_MIN */
-  int32_t *low;     /* [members] smallest, or INT32_MAX */
-  uint64_t *csum;   /* [members][k] */
-  uint64_t *msum;   /* [members] */
+  uint64_t *s;    /* [n] sum of squared votes of a row */
+  int32_t *top;   /* [members] largest p over rows with s > 0, or INT32_MIN */
+  int32_t *low;   /* [members] smallest, or INT32_MAX */
+  uint64_t *csum; /* [members][k] */
+  uint64_t *msum; /* [members] */
 } arb_update_work;
 
 typedef struct {
@@ -108,8 +108,8 @@ typedef struct {
                                int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv);
   /* Softmax cross-entropy of bf16 logits [m][n] against targets[m] (negative: no target). Adds rint(loss * 2^20) and 1 per
    * target to loss[0] and count[0]; g[m][n] = (p - onehot) * weight unless NULL (0 without a target). */
-  arb_status (*xent)(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets, float weight,
-                     float *g, int64_t *loss, int64_t *count);
+  arb_status (*xent)(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
+                     float weight, float *g, int64_t *loss, int64_t *count);
 
   /* ---- backward ---- */
   /* First half of a linear's backward, h = g * 2^(e/8): hq[m][n], sh[m] = int8 rows of h by stochastic rounding (skipped when
@@ -157,6 +157,11 @@ typedef struct {
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
 
+  /* ---- measurement (optional: NULL where a backend does not measure) ---- */
+  /* Time and calls of operation `index` since the last reset; ARB_ERR_ARG past the last one. reset: start over, index ignored.
+   */
+  arb_status (*profile)(arb_backend *be, int index, int reset, const char **name, double *seconds, int64_t *calls);
+
   /* ---- identity ---- */
   /* host sum of mix128 over rows of row_bytes each (words of 8 bytes, a row zero-padded), rows numbered from first_row. */
   arb_status (*digest)(arb_backend *be, uint64_t array, const void *data, int64_t rows, int64_t row_bytes, int64_t first_row,
@@ -165,6 +170,7 @@ typedef struct {
 
 struct arb_backend {
   arb_ops ops;
+  int threads; /* host threads that share an operation */
   uint64_t seed;
   uint32_t step;
   float eta_units;
@@ -177,6 +183,7 @@ ARB_NODISCARD arb_status arb_backend_ref_create(arb_backend **out);
 /* cpu: ref's table with every slot overridden that the chip and the build allow. threads >= 1. isa: "auto", "scalar", "avx2",
  * "avx512": the highest level to use; a level that the chip lacks is ARB_ERR_UNSUPPORTED. */
 ARB_NODISCARD arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **out);
+static inline int arb_backend_threads(const arb_backend *be) { return be->threads ? be->threads : 1; }
 /* Every slot is filled; names the first hole. */
 ARB_NODISCARD arb_status arb_backend_validate(const arb_backend *be);
 /* NULL-safe; nulls the handle. */

@@ -27,9 +27,9 @@ static int command_of(const char *word, arb_command *out) {
   static const struct {
     const char *name;
     arb_command command;
-  } commands[] = {{"train", ARB_COMMAND_TRAIN},       {"eval", ARB_COMMAND_EVAL},   {"generate", ARB_COMMAND_GENERATE},
-                  {"audit", ARB_COMMAND_AUDIT},       {"bench", ARB_COMMAND_BENCH}, {"--help", ARB_COMMAND_HELP},
-                  {"-h", ARB_COMMAND_HELP},           {"help", ARB_COMMAND_HELP},   {"--version", ARB_COMMAND_VERSION}};
+  } commands[] = {{"train", ARB_COMMAND_TRAIN}, {"eval", ARB_COMMAND_EVAL},   {"generate", ARB_COMMAND_GENERATE},
+                  {"audit", ARB_COMMAND_AUDIT}, {"bench", ARB_COMMAND_BENCH}, {"--help", ARB_COMMAND_HELP},
+                  {"-h", ARB_COMMAND_HELP},     {"help", ARB_COMMAND_HELP},   {"--version", ARB_COMMAND_VERSION}};
   for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
     if (strcmp(word, commands[i].name) == 0) {
       *out = commands[i].command;
@@ -76,7 +76,11 @@ arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
       return ARB_FAIL(ARB_ERR_CONFIG, "one configuration file expected, got %s and %s", out->config, a);
     }
   }
-  const int needs_file = out->command != ARB_COMMAND_HELP && out->command != ARB_COMMAND_VERSION && out->command != ARB_COMMAND_BENCH;
+  ARB_REQUIRE(out->command != ARB_COMMAND_BENCH ||
+                  (out->bench && (!strcmp(out->bench, "gemm") || !strcmp(out->bench, "step") || !strcmp(out->bench, "all"))),
+              ARB_ERR_CONFIG, "bench: expected gemm, step or all, got %s", out->bench ? out->bench : "nothing");
+  const int needs_file = out->command != ARB_COMMAND_HELP && out->command != ARB_COMMAND_VERSION &&
+                         !(out->command == ARB_COMMAND_BENCH && strcmp(out->bench, "gemm") == 0);
   ARB_REQUIRE(out->config || !needs_file, ARB_ERR_CONFIG, "no configuration file given; see arbdist --help");
   return ARB_OK;
 }

@@ -4,16 +4,23 @@
 
 #include "src/base/status.h"
 
-typedef enum { ARB_COMMAND_TRAIN, ARB_COMMAND_EVAL, ARB_COMMAND_GENERATE, ARB_COMMAND_AUDIT, ARB_COMMAND_BENCH, ARB_COMMAND_HELP,
-               ARB_COMMAND_VERSION } arb_command;
+typedef enum {
+  ARB_COMMAND_TRAIN,
+  ARB_COMMAND_EVAL,
+  ARB_COMMAND_GENERATE,
+  ARB_COMMAND_AUDIT,
+  ARB_COMMAND_BENCH,
+  ARB_COMMAND_HELP,
+  ARB_COMMAND_VERSION
+} arb_command;
 
 typedef struct {
   arb_command command;
-  const char *config;        /* path of the ini file */
-  const char *bench;         /* what to measure */
-  const char **overrides;    /* "section.key=value" */
+  const char *config;     /* path of the ini file */
+  const char *bench;      /* what to measure */
+  const char **overrides; /* "section.key=value" */
   int override_count;
-  int loopback;              /* ranks as threads; 0: not asked for */
+  int loopback; /* ranks as threads; 0: not asked for */
 } arb_args;
 
 /* Borrows argv. ARB_ERR_CONFIG with what was wrong and the usage. Release with arb_args_deinit. */

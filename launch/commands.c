@@ -1,7 +1,15 @@
 #include "launch/commands.h"
 
+#include <string.h>
+
+#include "src/bench/gemm.h"
+#include "src/bench/step.h"
 #include "src/data/ngram.h"
 #include "src/train/trainer.h"
+
+static int bench_wants(const arb_args *args, const char *what) {
+  return args->bench && (strcmp(args->bench, what) == 0 || strcmp(args->bench, "all") == 0);
+}
 
 unsigned arb_command_needs(const arb_args *args) {
   switch (args->command) {
@@ -9,6 +17,8 @@ unsigned arb_command_needs(const arb_args *args) {
       return ARB_CONFIG_NEED_TRAIN;
     case ARB_COMMAND_EVAL:
       return ARB_CONFIG_NEED_TRAIN | ARB_CONFIG_NEED_VALID;
+    case ARB_COMMAND_BENCH:
+      return bench_wants(args, "step") ? ARB_CONFIG_NEED_TRAIN : 0;
     case ARB_COMMAND_GENERATE:
       return ARB_CONFIG_NEED_TRAIN; /* its fingerprint is part of the checkpoint's identity */
     default:
@@ -59,10 +69,30 @@ static arb_status generate(arb_trainer *t, FILE *out) {
   return arb_comm_agree(t->comm, st);
 }
 
+/* The products beside their peer; rank 0 alone, the others wait. */
+static arb_status bench_products(const arb_config *cfg, const arb_backend *be, arb_comm *comm, FILE *out) {
+  static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
+  const arb_bench_options o = {.isa = isa[cfg->run.isa], .threads = arb_backend_threads(be)};
+  return arb_comm_agree(comm, out ? arb_bench_gemm(out, &o) : ARB_OK);
+}
+
+static arb_status bench_steps(const arb_config *cfg, arb_backend *be, arb_comm *comm, FILE *out) {
+  arb_trainer *t = NULL;
+  ARB_TRY(arb_trainer_create(cfg, be, comm, ARB_TRAINER_TRAIN, &t));
+  const arb_status st = arb_bench_step(t, 5, out);
+  arb_trainer_destroy(&t);
+  return st;
+}
+
 arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
                            volatile sig_atomic_t *stop, FILE *out) {
   arb_trainer *t = NULL;
   int data = 0;
+  if (args->command == ARB_COMMAND_BENCH) {
+    if (bench_wants(args, "gemm")) ARB_TRY(bench_products(cfg, be, comm, out));
+    if (bench_wants(args, "step")) ARB_TRY(bench_steps(cfg, be, comm, out));
+    return ARB_OK;
+  }
   if (args->command != ARB_COMMAND_AUDIT) data |= ARB_TRAINER_TRAIN;
   if (args->command == ARB_COMMAND_TRAIN || args->command == ARB_COMMAND_EVAL) data |= ARB_TRAINER_VALID;
   ARB_TRY(arb_trainer_create(cfg, be, comm, data, &t));

@@ -117,6 +117,15 @@ static void report(arb_status st) {
   fprintf(stderr, "arbdist: %s: %s\n", arb_status_name(st), arb_fail_message());
 }
 
+/* This process's rank as its launcher says, before any transport exists; 0 alone. All ranks read the same command line and
+ * file, so rank 0 speaks for them. */
+static int launcher_rank(void) {
+  static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (getenv(names[i])) return atoi(getenv(names[i]));
+  return 0;
+}
+
 static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
   arb_comm *comm = NULL;
   arb_watchdog *dog = NULL;
@@ -135,7 +144,8 @@ static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
     const char *tasks = getenv("SLURM_NTASKS");
     const char *step = getenv("SLURM_STEP_ID");
     if (step && tasks && atoi(tasks) > 1)
-      return ARB_FAIL(ARB_ERR_CONFIG, "srun started %s tasks without a PMI, so each would train alone: use srun --mpi=pmix", tasks);
+      return ARB_FAIL(ARB_ERR_CONFIG, "srun started %s tasks without a PMI, so each would train alone: use srun --mpi=pmix",
+                      tasks);
     ARB_TRY(arb_comm_single_create(&comm));
   }
   (void)argc;
@@ -145,8 +155,10 @@ static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
   if (st == ARB_OK) st = arb_watchdog_attach(dog, comm);
   st = arb_comm_agree(comm, st);
   if (st == ARB_OK) st = body(comm, (void *)(uintptr_t)j);
-  /* Every rank leaves with the same code; the rank whose fault it was, or rank 0, says why. */
-  if (comm->rank == 0 || (st != ARB_ERR_PEER && strncmp(arb_fail_message(), "rank ", 5) != 0)) report(st);
+  /* Every rank leaves with the same code. The rank at fault says why, and rank 0 who it was; a configuration is the same for
+   * all, so one voice is enough. */
+  const int own_fault = st != ARB_ERR_CONFIG && st != ARB_ERR_PEER && strncmp(arb_fail_message(), "rank ", 5) != 0;
+  if (comm->rank == 0 || own_fault) report(st);
   arb_watchdog_destroy(&dog);
   arb_comm_destroy(&comm);
   return st;
@@ -180,7 +192,7 @@ int main(int argc, char **argv) {
       return exit_code(st);
     }
   }
-  report(st);
+  if (launcher_rank() == 0) report(st);
   arb_args_deinit(&args);
   return exit_code(st);
 }

@@ -5,8 +5,8 @@
 
 #include "kernels/common/bits.h"
 
-#define ARB_Q16_NONE INT32_MIN           /* never seen */
-#define ARB_Q16_FLOOR (-300 * 65536)     /* unused rows decay down to here */
+#define ARB_Q16_NONE INT32_MIN       /* never seen */
+#define ARB_Q16_FLOOR (-300 * 65536) /* unused rows decay down to here */
 
 /* floor(log2(x) * 2^16) to within one unit, x > 0, by repeated squaring of a 32-bit mantissa. */
 ARB_HD int32_t arb_ilog2(uint64_t x) {

@@ -34,7 +34,8 @@ static arb_status scratch(arb_host *host, int64_t m, const arb_stack *w, void **
   return arb_host_work(host, arb_gemm_scratch_bytes(m, w->k, w->n, host->workers), out);
 }
 
-static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w, uint16_t *y) {
+static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w,
+                                  uint16_t *y) {
   cpu *c = arb_host_of(be)->own;
   void *work;
   ARB_TRY(scratch(arb_host_of(be), m, w, &work));
@@ -57,9 +58,16 @@ static arb_status product_dw(arb_backend *be, const arb_host_dw *d) {
   ARB_REQUIRE(d->rows <= ARB_GEMM_MAX_ROWS, ARB_ERR_ARG, "dW: %lld rows in one use, at most %d", (long long)d->rows,
               ARB_GEMM_MAX_ROWS);
   ARB_TRY(scratch(arb_host_of(be), d->rows, w, &work));
-  const arb_gemm_votes v = {.key = arb_philox_key_of(be->seed, ARB_DRAW_VOTE), .tensor = w->id, .step = be->step,
-                            .grain = d->grain, .vmax = d->vmax, .members = w->members, .begin = w->begin, .cexp = d->cexp,
-                            .p = w->p, .votes = w->votes};
+  const arb_gemm_votes v = {.key = arb_philox_key_of(be->seed, ARB_DRAW_VOTE),
+                            .tensor = w->id,
+                            .step = be->step,
+                            .grain = d->grain,
+                            .vmax = d->vmax,
+                            .members = w->members,
+                            .begin = w->begin,
+                            .cexp = d->cexp,
+                            .p = w->p,
+                            .votes = w->votes};
   c->gemm->dw(c->pool, d->rows, w->k, w->n, d->tq, d->q, NULL, &v, work);
   return ARB_OK;
 }
@@ -81,8 +89,8 @@ static const arb_row_table *rows_of(const char *level) {
 
 arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **out) {
   const arb_gemm_kernels *gemm = arb_gemm_pick(isa);
-  ARB_REQUIRE(gemm, ARB_ERR_UNSUPPORTED, "this processor or build has no instruction set level '%s' (auto, scalar, avx2, avx512)",
-              isa);
+  ARB_REQUIRE(gemm, ARB_ERR_UNSUPPORTED,
+              "this processor or build has no instruction set level '%s' (auto, scalar, avx2, avx512)", isa);
   ARB_REQUIRE(threads >= 1, ARB_ERR_ARG, "%d threads", threads);
   arb_backend *be = calloc(1, sizeof *be);
   arb_host *host = calloc(1, sizeof *host);
@@ -98,10 +106,19 @@ arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **ou
     return st;
   }
   own->gemm = gemm;
-  *host = (arb_host){.rows = rows_of(gemm->name), .draws = gemm->draws, .workers = threads, .run = run, .scratch = rows,
-                     .product_forward = product_forward, .product_dx = product_dx, .product_dw = product_dw,
-                     .close = close_cpu, .own = own};
-  be->ops.name = strcmp(gemm->name, "avx512") == 0 ? "cpu (avx512)" : strcmp(gemm->name, "avx2") == 0 ? "cpu (avx2)" : "cpu (scalar)";
+  *host = (arb_host){.rows = rows_of(gemm->name),
+                     .draws = gemm->draws,
+                     .workers = threads,
+                     .run = run,
+                     .scratch = rows,
+                     .product_forward = product_forward,
+                     .product_dx = product_dx,
+                     .product_dw = product_dw,
+                     .close = close_cpu,
+                     .own = own};
+  be->ops.name = strcmp(gemm->name, "avx512") == 0 ? "cpu (avx512)"
+                 : strcmp(gemm->name, "avx2") == 0 ? "cpu (avx2)"
+                                                   : "cpu (scalar)";
   arb_host_fill(be, host);
   *out = be;
   return ARB_OK;

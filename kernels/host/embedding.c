@@ -18,7 +18,7 @@ typedef struct {
   const uint16_t *table; /* [k][n] bf16 columns */
   uint16_t *out;
   const int8_t *tq;
-  int32_t *d;       /* [grains][n][k] */
+  int32_t *d; /* [grains][n][k] */
   int64_t context, rows_per_grain;
   int slots, slot;
   int32_t pad;
@@ -46,7 +46,7 @@ static arb_status embed_forward(arb_backend *be, const arb_rows *r, int64_t cont
       table[id * w->n + c] = arb_bf16_of_f32((float)arb_code_trit(w->code[c * w->k + id]) * gain);
   }
   embed_args a = {.host = host, .ids = ids, .w = w, .table = table, .out = out, .context = context, .slots = slots, .pad = pad};
-  host->run(host, arb_rows_count(r), 256, lookup_task, &a);
+  arb_host_run(host, ARB_HOST_EMBED_FORWARD, arb_rows_count(r), 256, lookup_task, &a);
   return ARB_OK;
 }
 
@@ -68,11 +68,19 @@ static void embed_dw_task(void *arg, int64_t begin, int64_t end, int worker) {
 static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int slot,
                            int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d) {
   arb_host *host = arb_host_of(be);
-  embed_args a = {.host = host, .ids = ids, .w = w, .tq = tq, .d = d, .context = context, .slots = slots, .slot = slot,
-                  .pad = pad, .rows_per_grain = r->rows_per_grain};
+  embed_args a = {.host = host,
+                  .ids = ids,
+                  .w = w,
+                  .tq = tq,
+                  .d = d,
+                  .context = context,
+                  .slots = slots,
+                  .slot = slot,
+                  .pad = pad,
+                  .rows_per_grain = r->rows_per_grain};
   /* a chunk must not cross grains: n is a multiple of 8 */
   ARB_REQUIRE(w->n % 8 == 0, ARB_ERR_ARG, "embed_dw: %lld channels, a multiple of 8 expected", (long long)w->n);
-  host->run(host, w->n * r->grains, 8, embed_dw_task, &a);
+  arb_host_run(host, ARB_HOST_EMBED_DW, w->n * r->grains, 8, embed_dw_task, &a);
   return ARB_OK;
 }
 
@@ -125,7 +133,7 @@ static arb_status vote_join(arb_backend *be, const arb_rows *r, const int32_t *d
   arb_host *host = arb_host_of(be);
   ARB_TRY(arb_host_reserve(host, w->k));
   join_args a = {.host = host, .w = w, .d = d, .cexp = cexp, .grains = r->grains, .vmax = vmax, .env = arb_host_env(be, r)};
-  host->run(host, w->n, 16, join_task, &a);
+  arb_host_run(host, ARB_HOST_VOTE_JOIN, w->n, 16, join_task, &a);
   return ARB_OK;
 }
 

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernels/common/scale.h"
 #include "src/base/arena.h"
@@ -45,6 +46,45 @@ arb_row_env arb_host_env(arb_backend *be, const arb_rows *r) {
   arb_row_env env = {.seed = be->seed, .step = be->step, .draws = host->draws, .nonfinite = &be->nonfinite};
   if (r) env.rows = *r;
   return env;
+}
+
+/* ---- measurement ---- */
+
+double arb_host_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void arb_host_count(arb_host *host, arb_host_op op, double start) {
+  host->seconds[op] += arb_host_clock() - start;
+  host->calls[op]++;
+}
+
+void arb_host_run(arb_host *host, arb_host_op op, int64_t total, int64_t chunk, arb_host_task task, void *arg) {
+  const double start = arb_host_clock();
+  host->run(host, total, chunk, task, arg);
+  arb_host_count(host, op, start);
+}
+
+static arb_status host_profile(arb_backend *be, int index, int reset, const char **name, double *seconds, int64_t *calls) {
+  static const char *const names[ARB_HOST__COUNT] = {
+      "linear_forward", "linear_dx",         "linear_dw_vote", "embed_forward", "add_norm_quant",
+      "mlgru_forward",  "gate_norm_quant",   "glu_norm_quant", "xent",          "grad_quant",
+      "dw_quant",       "embed_dw",          "vote_join",      "norm_backward", "gate_norm_backward",
+      "mlgru_backward", "glu_norm_backward", "vote_rows",      "vote_columns",  "update",
+      "init_stack"};
+  arb_host *host = arb_host_of(be);
+  if (reset) {
+    memset(host->seconds, 0, sizeof host->seconds);
+    memset(host->calls, 0, sizeof host->calls);
+    return ARB_OK;
+  }
+  if (index < 0 || index >= ARB_HOST__COUNT) return ARB_ERR_ARG;
+  *name = names[index];
+  *seconds = host->seconds[index];
+  *calls = host->calls[index];
+  return ARB_OK;
 }
 
 /* ---- memory and control ---- */
@@ -121,11 +161,12 @@ static void row_walk_task(void *arg, int64_t begin, int64_t end, int worker) {
   w->op(w->args, begin, end, &w->host->scratch[worker]);
 }
 
-static arb_status walk(arb_backend *be, arb_row_op op, const arb_row_args *args, int64_t total, int64_t chunk, int64_t width) {
+static arb_status walk(arb_backend *be, arb_host_op which, arb_row_op op, const arb_row_args *args, int64_t total,
+                       int64_t chunk, int64_t width) {
   arb_host *host = arb_host_of(be);
   ARB_TRY(arb_host_reserve(host, width));
   row_walk w = {host, op, args};
-  host->run(host, total, chunk, row_walk_task, &w);
+  arb_host_run(host, which, total, chunk, row_walk_task, &w);
   return ARB_OK;
 }
 
@@ -146,14 +187,25 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
                                  float *x_out, const int8_t *e, int8_t *q, float *s, float *inv) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = x_in, .y = y, .x_out = x_out, .gain = gain, .q = q, .s = s,
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = width,
+                          .x_in = x_in,
+                          .y = y,
+                          .x_out = x_out,
+                          .gain = gain,
+                          .q = q,
+                          .s = s,
                           .inv = inv};
-  return walk(be, arb_host_of(be)->rows->add_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+  return walk(be, ARB_HOST_ADD_NORM_QUANT, arb_host_of(be)->rows->add_norm_quant, &a, arb_rows_count(r), row_chunk(width),
+              width);
 }
 
 static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_t *q, const float *s, const arb_stack *w,
                                  uint16_t *y) {
-  return arb_host_of(be)->product_forward(be, arb_rows_count(r), q, s, w, y);
+  const double start = arb_host_clock();
+  const arb_status st = arb_host_of(be)->product_forward(be, arb_rows_count(r), q, s, w, y);
+  arb_host_count(arb_host_of(be), ARB_HOST_FORWARD, start);
+  return st;
 }
 
 static int64_t scan_lanes(const arb_rows *r, int64_t context, int64_t width) {
@@ -162,44 +214,60 @@ static int64_t scan_lanes(const arb_rows *r, int64_t context, int64_t width) {
 
 static arb_status mlgru_forward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
                                 const uint16_t *zc, int64_t ldz, const float *bias, float *h) {
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .context = context, .y = zf, .y2 = zc, .ldz = ldz,
-                          .bias = bias, .x_out = h};
-  return walk(be, arb_host_of(be)->rows->mlgru_forward, &a, scan_lanes(r, context, width), 1, width);
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .width = width, .context = context, .y = zf, .y2 = zc, .ldz = ldz, .bias = bias, .x_out = h};
+  return walk(be, ARB_HOST_MLGRU_FORWARD, arb_host_of(be)->rows->mlgru_forward, &a, scan_lanes(r, context, width), 1, width);
 }
 
 static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
                                   int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = h, .y2 = zg, .ldz = ldz, .gain = gain, .q = q, .s = s,
-                          .inv = inv};
-  return walk(be, arb_host_of(be)->rows->gate_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .width = width, .x_in = h, .y2 = zg, .ldz = ldz, .gain = gain, .q = q, .s = s, .inv = inv};
+  return walk(be, ARB_HOST_GATE_NORM_QUANT, arb_host_of(be)->rows->gate_norm_quant, &a, arb_rows_count(r), row_chunk(width),
+              width);
 }
 
 static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
                                  int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .y = u, .y2 = v, .ldz = ldz, .gain = gain, .q = q, .s = s,
-                          .inv = inv};
-  return walk(be, arb_host_of(be)->rows->glu_norm_quant, &a, arb_rows_count(r), row_chunk(width), width);
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .width = width, .y = u, .y2 = v, .ldz = ldz, .gain = gain, .q = q, .s = s, .inv = inv};
+  return walk(be, ARB_HOST_GLU_NORM_QUANT, arb_host_of(be)->rows->glu_norm_quant, &a, arb_rows_count(r), row_chunk(width),
+              width);
 }
 
 static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
                        float weight, float *g, int64_t *loss, int64_t *count) {
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = n, .y = logits, .targets = targets, .weight = weight, .x_out = g,
-                          .loss = loss, .count = count};
-  return walk(be, arb_host_of(be)->rows->xent, &a, arb_rows_count(r), row_chunk(n), n);
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = n,
+                          .y = logits,
+                          .targets = targets,
+                          .weight = weight,
+                          .x_out = g,
+                          .loss = loss,
+                          .count = count};
+  return walk(be, ARB_HOST_XENT, arb_host_of(be)->rows->xent, &a, arb_rows_count(r), row_chunk(n), n);
 }
 
 static arb_status grad_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
                              const float *s, int8_t *hq, float *sh, uint32_t *tmax) {
   const float *gain;
   ARB_TRY(gains(be, w->e, w->n, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .q = hq, .s = sh,
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .x_in = g,
+                          .ldz = ldg,
+                          .w = w,
+                          .gain = gain,
+                          .use = use,
+                          .s_in = s,
+                          .q = hq,
+                          .s = sh,
                           .tmax = tmax};
   memset(tmax, 0, (size_t)r->grains * (size_t)w->members * sizeof *tmax);
-  return walk(be, arb_host_of(be)->rows->grad_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+  return walk(be, ARB_HOST_GRAD_QUANT, arb_host_of(be)->rows->grad_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
 }
 
 static arb_status dw_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
@@ -207,23 +275,33 @@ static arb_status dw_quant(arb_backend *be, const arb_rows *r, const float *g, i
   const float *gain;
   ARB_TRY(gains(be, w->e, w->n, &gain));
   for (int64_t i = 0; i < (int64_t)r->grains * w->members; i++) cexp[i] = arb_dw_exponent(arb_f32_of_bits(tmax[i]));
-  const arb_row_args a = {.env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .cexp = cexp,
-                          .q = tq};
-  return walk(be, arb_host_of(be)->rows->dw_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .cexp = cexp, .q = tq};
+  return walk(be, ARB_HOST_DW_QUANT, arb_host_of(be)->rows->dw_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
 }
 
 static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
                             float *dx) {
-  return arb_host_of(be)->product_dx(be, arb_rows_count(r), hq, sh, w, dx);
+  const double start = arb_host_clock();
+  const arb_status st = arb_host_of(be)->product_dx(be, arb_rows_count(r), hq, sh, w, dx);
+  arb_host_count(arb_host_of(be), ARB_HOST_DX, start);
+  return st;
 }
 
 static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
                                  int vmax, const arb_stack *w) {
   for (int32_t g = 0; g < r->grains; g++) {
     const int64_t row0 = g * r->rows_per_grain;
-    const arb_host_dw d = {.w = w, .tq = tq + row0 * w->n, .q = q + row0 * w->k, .rows = r->rows_per_grain,
-                           .cexp = cexp + g * w->members, .vmax = vmax, .grain = (uint32_t)(r->first + g * r->stride)};
+    const arb_host_dw d = {.w = w,
+                           .tq = tq + row0 * w->n,
+                           .q = q + row0 * w->k,
+                           .rows = r->rows_per_grain,
+                           .cexp = cexp + g * w->members,
+                           .vmax = vmax,
+                           .grain = (uint32_t)(r->first + g * r->stride)};
+    const double start = arb_host_clock();
     ARB_TRY(arb_host_of(be)->product_dw(be, &d));
+    arb_host_count(arb_host_of(be), ARB_HOST_DW_VOTE, start);
   }
   return ARB_OK;
 }
@@ -232,9 +310,16 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
                                 const float *inv, const int8_t *e, const float *dy, int accumulate, float *g) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = x, .y = y, .inv_in = inv, .gain = gain, .dy = dy,
-                          .accumulate = accumulate, .x_out = g};
-  return walk(be, arb_host_of(be)->rows->norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = width,
+                          .x_in = x,
+                          .y = y,
+                          .inv_in = inv,
+                          .gain = gain,
+                          .dy = dy,
+                          .accumulate = accumulate,
+                          .x_out = g};
+  return walk(be, ARB_HOST_NORM_BACKWARD, arb_host_of(be)->rows->norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
 }
 
 static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
@@ -242,17 +327,37 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
                                      int64_t lddz) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .x_in = h, .y2 = zg, .ldz = ldz, .inv_in = inv, .gain = gain,
-                          .dy = dy, .x_out = dh, .x_out2 = dzg, .lddz = lddz};
-  return walk(be, arb_host_of(be)->rows->gate_norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = width,
+                          .x_in = h,
+                          .y2 = zg,
+                          .ldz = ldz,
+                          .inv_in = inv,
+                          .gain = gain,
+                          .dy = dy,
+                          .x_out = dh,
+                          .x_out2 = dzg,
+                          .lddz = lddz};
+  return walk(be, ARB_HOST_GATE_NORM_BACKWARD, arb_host_of(be)->rows->gate_norm_backward, &a, arb_rows_count(r),
+              row_chunk(width), width);
 }
 
 static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
-                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh, float *dzf,
-                                 float *dzc, int64_t lddz) {
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .context = context, .y = zf, .y2 = zc, .ldz = ldz,
-                          .bias = bias, .x_in = h, .dy = dh, .x_out = dzf, .x_out2 = dzc, .lddz = lddz};
-  return walk(be, arb_host_of(be)->rows->mlgru_backward, &a, scan_lanes(r, context, width), 1, width);
+                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh,
+                                 float *dzf, float *dzc, int64_t lddz) {
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = width,
+                          .context = context,
+                          .y = zf,
+                          .y2 = zc,
+                          .ldz = ldz,
+                          .bias = bias,
+                          .x_in = h,
+                          .dy = dh,
+                          .x_out = dzf,
+                          .x_out2 = dzc,
+                          .lddz = lddz};
+  return walk(be, ARB_HOST_MLGRU_BACKWARD, arb_host_of(be)->rows->mlgru_backward, &a, scan_lanes(r, context, width), 1, width);
 }
 
 static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
@@ -260,13 +365,24 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
                                     int64_t lddz) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r), .width = width, .y = u, .y2 = v, .ldz = ldz, .inv_in = inv, .gain = gain,
-                          .dy = dy, .x_out = du, .x_out2 = dv, .lddz = lddz};
-  return walk(be, arb_host_of(be)->rows->glu_norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = width,
+                          .y = u,
+                          .y2 = v,
+                          .ldz = ldz,
+                          .inv_in = inv,
+                          .gain = gain,
+                          .dy = dy,
+                          .x_out = du,
+                          .x_out2 = dv,
+                          .lddz = lddz};
+  return walk(be, ARB_HOST_GLU_NORM_BACKWARD, arb_host_of(be)->rows->glu_norm_backward, &a, arb_rows_count(r), row_chunk(width),
+              width);
 }
 
 void arb_host_fill(arb_backend *be, arb_host *host) {
   be->ctx = host;
+  be->threads = host->workers;
   arb_ops *o = &be->ops;
   o->alloc = host_alloc;
   o->free = host_free;
@@ -277,6 +393,7 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->begin_step = host_begin_step;
   o->take_nonfinite = host_take_nonfinite;
   o->destroy = host_destroy;
+  o->profile = host_profile;
   o->draws = host_draws;
   o->add_norm_quant = add_norm_quant;
   o->linear_forward = linear_forward;

@@ -8,6 +8,32 @@
 
 typedef struct arb_host arb_host;
 
+/* What a host backend times: one entry an operation of the table. */
+typedef enum {
+  ARB_HOST_FORWARD,
+  ARB_HOST_DX,
+  ARB_HOST_DW_VOTE, /* the products */
+  ARB_HOST_EMBED_FORWARD,
+  ARB_HOST_ADD_NORM_QUANT,
+  ARB_HOST_MLGRU_FORWARD,
+  ARB_HOST_GATE_NORM_QUANT,
+  ARB_HOST_GLU_NORM_QUANT,
+  ARB_HOST_XENT,
+  ARB_HOST_GRAD_QUANT,
+  ARB_HOST_DW_QUANT,
+  ARB_HOST_EMBED_DW,
+  ARB_HOST_VOTE_JOIN,
+  ARB_HOST_NORM_BACKWARD,
+  ARB_HOST_GATE_NORM_BACKWARD,
+  ARB_HOST_MLGRU_BACKWARD,
+  ARB_HOST_GLU_NORM_BACKWARD,
+  ARB_HOST_VOTE_ROWS,
+  ARB_HOST_VOTE_COLUMNS,
+  ARB_HOST_UPDATE,
+  ARB_HOST_INIT,
+  ARB_HOST__COUNT
+} arb_host_op;
+
 /* Work on items [begin, end) as `worker` (< host->workers). */
 typedef void (*arb_host_task)(void *arg, int64_t begin, int64_t end, int worker);
 
@@ -37,6 +63,8 @@ struct arb_host {
   int64_t scratch_width;
   void *work;
   size_t work_bytes;
+  double seconds[ARB_HOST__COUNT]; /* wall time in each operation */
+  int64_t calls[ARB_HOST__COUNT];
 };
 
 /* Fills every slot of be->ops for this context; be->ctx = host. */
@@ -45,6 +73,11 @@ void arb_host_fill(arb_backend *be, arb_host *host);
 ARB_NODISCARD arb_status arb_host_work(arb_host *host, size_t bytes, void **out);
 /* Grows every worker's scratch rows to `width` elements. */
 ARB_NODISCARD arb_status arb_host_reserve(arb_host *host, int64_t width);
+/* host->run, timed as `op`. */
+void arb_host_run(arb_host *host, arb_host_op op, int64_t total, int64_t chunk, arb_host_task task, void *arg);
+/* Monotonic seconds; arb_host_count adds the time since `start` to an operation. */
+double arb_host_clock(void);
+void arb_host_count(arb_host *host, arb_host_op op, double start);
 void *arb_host_aligned_alloc(size_t bytes);
 /* Slots that need more than a walk over rows: embedding.c, update.c of this folder. */
 void arb_host_fill_embedding(arb_ops *ops);

@@ -33,7 +33,7 @@ static arb_status init_stack(arb_backend *be, const arb_stack *w) {
   init_args a = {w, be->seed};
   for (int64_t i = 0; i < w->members * w->k; i++) w->c[i] = ARB_Q16_NONE;
   for (int m = 0; m < w->members; m++) w->m[m] = ARB_Q16_NONE;
-  arb_host_of(be)->run(arb_host_of(be), w->n, 8, init_task, &a);
+  arb_host_run(arb_host_of(be), ARB_HOST_INIT, w->n, 8, init_task, &a);
   return ARB_OK;
 }
 
@@ -54,7 +54,7 @@ static void vote_rows_task(void *arg, int64_t begin, int64_t end, int worker) {
 static arb_status vote_rows(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   const arb_update_args a = {.w = w, .work = work};
   update_walk u = {arb_host_of(be), &a, 0};
-  u.host->run(u.host, w->n, 32, vote_rows_task, &u);
+  arb_host_run(u.host, ARB_HOST_VOTE_ROWS, w->n, 32, vote_rows_task, &u);
   for (int m = 0; m < w->members; m++) {
     work->top[m] = INT32_MIN;
     work->low[m] = INT32_MAX;
@@ -77,7 +77,7 @@ static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_up
   const arb_update_args a = {.w = w, .work = work};
   for (int m = 0; m < w->members; m++) {
     update_walk u = {arb_host_of(be), &a, m};
-    u.host->run(u.host, w->k, 128, vote_columns_task, &u);
+    arb_host_run(u.host, ARB_HOST_VOTE_COLUMNS, w->k, 128, vote_columns_task, &u);
     uint64_t sum = 0;
     for (int64_t n = w->begin[m]; n < w->begin[m + 1]; n++) {
       if (work->s[n] == 0) continue;
@@ -106,10 +106,9 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
     const int64_t rows = w->begin[m + 1] - w->begin[m];
     const int seen = work->top[m] != INT32_MIN;
     const int32_t unit = seen ? work->top[m] * 2 * 65536 : 0;
-    w->m[m] = arb_stat_next(w->m[m], seen && work->msum[m],
-                            seen && work->msum[m] ? arb_ilog2(work->msum[m]) - (8 << 16) + unit -
-                                                        arb_ilog2((uint64_t)rows * (uint64_t)w->k)
-                                                  : 0);
+    w->m[m] = arb_stat_next(
+        w->m[m], seen && work->msum[m],
+        seen && work->msum[m] ? arb_ilog2(work->msum[m]) - (8 << 16) + unit - arb_ilog2((uint64_t)rows * (uint64_t)w->k) : 0);
     for (int64_t k = 0; k < w->k; k++) {
       const uint64_t sum = work->csum[m * w->k + k];
       int32_t *c = &w->c[m * w->k + k];
@@ -119,10 +118,16 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
       column[m * w->k + k] = known ? arb_exp2_half((int64_t)w->m[m] - *c) : 1.0f;
     }
   }
-  const arb_update_args a = {.env = arb_host_env(be, NULL), .w = w, .work = work, .column = column, .eta_units = be->eta_units,
-                             .grains = grains, .vmax = vmax, .flips = flips};
+  const arb_update_args a = {.env = arb_host_env(be, NULL),
+                             .w = w,
+                             .work = work,
+                             .column = column,
+                             .eta_units = be->eta_units,
+                             .grains = grains,
+                             .vmax = vmax,
+                             .flips = flips};
   update_walk u = {host, &a, 0};
-  host->run(host, w->n, 16, update_task, &u);
+  arb_host_run(host, ARB_HOST_UPDATE, w->n, 16, update_task, &u);
   return ARB_OK;
 }
 

@@ -28,7 +28,8 @@ static int32_t dot(const int8_t *a, const int8_t *b, int64_t length) {
 }
 
 /* y[m][n] = bf16(((float)sum_k q[m][k] T[n][k] * s[m]) * 2^(e[n]/8)) */
-static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w, uint16_t *y) {
+static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w,
+                                  uint16_t *y) {
   void *work;
   ARB_TRY(arb_host_work(arb_host_of(be), (size_t)w->k, &work));
   int8_t *t = work;
@@ -90,8 +91,14 @@ arb_status arb_backend_ref_create(arb_backend **out) {
     free(scratch);
     return ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   }
-  *host = (arb_host){.rows = &arb_row_table_plain, .draws = arb_draws_plain, .workers = 1, .run = run, .scratch = scratch,
-                     .product_forward = product_forward, .product_dx = product_dx, .product_dw = product_dw};
+  *host = (arb_host){.rows = &arb_row_table_plain,
+                     .draws = arb_draws_plain,
+                     .workers = 1,
+                     .run = run,
+                     .scratch = scratch,
+                     .product_forward = product_forward,
+                     .product_dx = product_dx,
+                     .product_dw = product_dw};
   be->ops.name = "ref";
   arb_host_fill(be, host);
   *out = be;

@@ -30,20 +30,20 @@ typedef struct {
 typedef struct {
   arb_row_env env;
   int64_t width, ldz, lddz, context;
-  const float *x_in;     /* or h, g */
-  const uint16_t *y;     /* or zf, u, logits */
-  const uint16_t *y2;    /* or zc, zg, v */
+  const float *x_in;  /* or h, g */
+  const uint16_t *y;  /* or zf, u, logits */
+  const uint16_t *y2; /* or zc, zg, v */
   const float *bias, *dy;
-  const float *gain;     /* [width] 2^(e/8) of the norm or the stack */
-  float *x_out;          /* or dx, g, dh */
-  float *x_out2;         /* or dzg, dv, dzc */
+  const float *gain; /* [width] 2^(e/8) of the norm or the stack */
+  float *x_out;      /* or dx, g, dh */
+  float *x_out2;     /* or dzg, dv, dzc */
   int8_t *q;
   float *s, *inv;
   const float *s_in, *inv_in;
   const arb_stack *w;
   int use, accumulate;
-  uint32_t *tmax;        /* [grains][members] */
-  const int32_t *cexp;   /* [grains][members] */
+  uint32_t *tmax;      /* [grains][members] */
+  const int32_t *cexp; /* [grains][members] */
   const int32_t *targets;
   float weight;
   int64_t *loss, *count;
@@ -78,7 +78,7 @@ typedef struct {
 } arb_row_table;
 
 extern const arb_row_table arb_row_table_plain;
-extern const arb_row_table arb_row_table_avx2;   /* only in builds for x86-64 */
+extern const arb_row_table arb_row_table_avx2; /* only in builds for x86-64 */
 extern const arb_row_table arb_row_table_avx512;
 
 /* Plain draws. */

@@ -26,8 +26,8 @@ size_t arb_arena_mark(const arb_arena *a) { return a->used; }
 void arb_arena_rewind(arb_arena *a, size_t mark) { a->used = mark; }
 
 arb_status arb_arena_check(const arb_arena *a) {
-  ARB_REQUIRE(a->base == NULL || a->peak <= a->capacity, ARB_ERR_ARG, "arena %s: %zu bytes taken of %zu planned", a->name, a->peak,
-              a->capacity);
+  ARB_REQUIRE(a->base == NULL || a->peak <= a->capacity, ARB_ERR_ARG, "arena %s: %zu bytes taken of %zu planned", a->name,
+              a->peak, a->capacity);
   return ARB_OK;
 }
 

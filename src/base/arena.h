@@ -14,9 +14,9 @@
 
 typedef struct {
   const char *name;
-  unsigned char *base;               /* NULL while measuring */
-  size_t capacity, used, peak;       /* bytes, padding included */
-  size_t payload[ARB_DTYPE__COUNT];  /* bytes asked for, by element type, without padding */
+  unsigned char *base;              /* NULL while measuring */
+  size_t capacity, used, peak;      /* bytes, padding included */
+  size_t payload[ARB_DTYPE__COUNT]; /* bytes asked for, by element type, without padding */
 } arb_arena;
 
 /* Starts a measuring walk. name is borrowed. */

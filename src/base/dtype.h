@@ -4,7 +4,19 @@
 
 #include <stddef.h>
 
-typedef enum { ARB_U8, ARB_I8, ARB_U16, ARB_I16, ARB_BF16, ARB_I32, ARB_U32, ARB_F32, ARB_I64, ARB_U64, ARB_DTYPE__COUNT } arb_dtype;
+typedef enum {
+  ARB_U8,
+  ARB_I8,
+  ARB_U16,
+  ARB_I16,
+  ARB_BF16,
+  ARB_I32,
+  ARB_U32,
+  ARB_F32,
+  ARB_I64,
+  ARB_U64,
+  ARB_DTYPE__COUNT
+} arb_dtype;
 
 static inline size_t arb_dtype_size(arb_dtype t) {
   static const unsigned char size[ARB_DTYPE__COUNT] = {1, 1, 2, 2, 2, 4, 4, 4, 8, 8};

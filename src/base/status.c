@@ -8,7 +8,7 @@ static _Thread_local char message[2048];
 static _Thread_local char place[256];
 
 const char *arb_status_name(arb_status st) {
-  static const char *const names[ARB_STATUS__COUNT] = {"ok",   "argument", "config", "data",        "checkpoint", "peer",
+  static const char *const names[ARB_STATUS__COUNT] = {"ok",      "argument", "config", "data",        "checkpoint", "peer",
                                                        "numeric", "memory",   "io",     "unsupported", "transport",  "requeue"};
   return (unsigned)st < ARB_STATUS__COUNT ? names[st] : "unknown";
 }

@@ -50,20 +50,20 @@ const char *arb_fail_place(void);
 void arb_fail_clear(void);
 
 #define ARB_FAIL(st, ...) arb_fail((st), __FILE__, __LINE__, __VA_ARGS__)
-#define ARB_REQUIRE(cond, st, ...)               \
-  do {                                           \
+#define ARB_REQUIRE(cond, st, ...)                 \
+  do {                                             \
     if (!(cond)) return ARB_FAIL(st, __VA_ARGS__); \
   } while (0)
-#define ARB_TRY(expr)                  \
-  do {                                 \
-    arb_status try_ = (expr);          \
-    if (try_ != ARB_OK) return try_;   \
+#define ARB_TRY(expr)                \
+  do {                               \
+    arb_status try_ = (expr);        \
+    if (try_ != ARB_OK) return try_; \
   } while (0)
 /* The only label is `out`; a function uses ARB_TRY or ARB_TRY_OUT, not both. */
-#define ARB_TRY_OUT(st, expr)          \
-  do {                                 \
-    (st) = (expr);                     \
-    if ((st) != ARB_OK) goto out;      \
+#define ARB_TRY_OUT(st, expr)     \
+  do {                            \
+    (st) = (expr);                \
+    if ((st) != ARB_OK) goto out; \
   } while (0)
 
 #ifdef __cplusplus

@@ -9,10 +9,10 @@ typedef struct {
   int64_t dim, vocabulary;
   arb_tensor *logits;
   arb_norm *norm;
-  float *x;         /* [m][dim] */
-  int8_t *q;        /* [m][dim] */
-  uint16_t *z;      /* [m][vocabulary] */
-  float *s, *inv;   /* [m] */
+  float *x;       /* [m][dim] */
+  int8_t *q;      /* [m][dim] */
+  uint16_t *z;    /* [m][vocabulary] */
+  float *s, *inv; /* [m] */
 } byte_head;
 
 static arb_status declare(arb_module *m, arb_state *s) {
@@ -43,7 +43,8 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   p->y = NULL;
   p->logits = t->z;
   if (!p->targets) return ARB_OK;
-  return o->xent(be, &p->rows, t->vocabulary, t->z, p->targets, p->weight, p->backward ? p->work.g_wide : NULL, p->loss, p->count);
+  return o->xent(be, &p->rows, t->vocabulary, t->z, p->targets, p->weight, p->backward ? p->work.g_wide : NULL, p->loss,
+                 p->count);
 }
 
 static arb_status backward(arb_module *m, arb_pass *p) {

@@ -9,10 +9,10 @@ typedef struct {
   int64_t dim, hidden;
   arb_tensor *uv, *d;
   arb_norm *norm_in, *norm_hidden;
-  float *x;        /* [m][dim] the stream as this module saw it */
-  int8_t *q_in;    /* [m][dim] */
-  uint16_t *z;     /* [m][2 hidden]: u, v */
-  int8_t *q_hidden; /* [m][hidden] */
+  float *x;                                     /* [m][dim] the stream as this module saw it */
+  int8_t *q_in;                                 /* [m][dim] */
+  uint16_t *z;                                  /* [m][2 hidden]: u, v */
+  int8_t *q_hidden;                             /* [m][hidden] */
   float *s_in, *inv_in, *s_hidden, *inv_hidden; /* [m] */
 } glu;
 
@@ -65,8 +65,8 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   const int64_t h = t->hidden;
   float *gz = k->g_wide;
   ARB_TRY(arb_linear_backward(p, t->d, p->g, t->dim, t->q_hidden, t->s_hidden, k->dx));
-  ARB_TRY(o->glu_norm_backward(be, &p->rows, h, t->z, t->z + h, 2 * h, t->inv_hidden, t->norm_hidden->e, k->dx, gz, gz + h,
-                               2 * h));
+  ARB_TRY(
+      o->glu_norm_backward(be, &p->rows, h, t->z, t->z + h, 2 * h, t->inv_hidden, t->norm_hidden->e, k->dx, gz, gz + h, 2 * h));
   ARB_TRY(arb_linear_backward(p, t->uv, gz, 2 * h, t->q_in, t->s_in, k->dx));
   return o->norm_backward(be, &p->rows, t->dim, t->x, NULL, t->inv_in, t->norm_in->e, k->dx, 1, p->g);
 }

@@ -11,11 +11,11 @@ typedef struct {
   int zero;
   arb_tensor *fcg, *o;
   arb_norm *norm_in, *norm_out;
-  float *x;          /* [m][dim] the stream as this module saw it */
-  int8_t *q_in;      /* [m][dim] */
-  uint16_t *z;       /* [m][3 dim]: f, c, g before their gates */
-  float *h;          /* [m][dim] */
-  int8_t *q_out;     /* [m][dim] */
+  float *x;                               /* [m][dim] the stream as this module saw it */
+  int8_t *q_in;                           /* [m][dim] */
+  uint16_t *z;                            /* [m][3 dim]: f, c, g before their gates */
+  float *h;                               /* [m][dim] */
+  int8_t *q_out;                          /* [m][dim] */
   float *s_in, *inv_in, *s_out, *inv_out; /* [m] */
 } memory;
 
@@ -74,8 +74,8 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   if (t->zero) return ARB_OK;
   float *gz = k->g_wide;
   ARB_TRY(arb_linear_backward(p, t->o, p->g, d, t->q_out, t->s_out, k->dx));
-  ARB_TRY(o->gate_norm_backward(be, &p->rows, d, t->h, t->z + 2 * d, 3 * d, t->inv_out, t->norm_out->e, k->dx, k->dh, gz + 2 * d,
-                                3 * d));
+  ARB_TRY(o->gate_norm_backward(be, &p->rows, d, t->h, t->z + 2 * d, 3 * d, t->inv_out, t->norm_out->e, k->dx, k->dh,
+                                gz + 2 * d, 3 * d));
   ARB_TRY(o->mlgru_backward(be, &p->rows, p->context, d, t->z, t->z + d, 3 * d, *t->bias, t->h, k->dh, gz, gz + d, 3 * d));
   ARB_TRY(arb_linear_backward(p, t->fcg, gz, 3 * d, t->q_in, t->s_in, k->dx));
   return o->norm_backward(be, &p->rows, d, t->x, NULL, t->inv_in, t->norm_in->e, k->dx, 1, p->g);

@@ -10,10 +10,10 @@
 
 typedef struct {
   int64_t dim, embed_channels, layers, glu_hidden;
-  int memory_zero;           /* ablation: memory layers add nothing */
-  int64_t context;           /* rows a sequence */
-  int64_t rows_per_grain;    /* a multiple of context */
-  int32_t grains_per_batch;  /* grains that travel together */
+  int memory_zero;          /* ablation: memory layers add nothing */
+  int64_t context;          /* rows a sequence */
+  int64_t rows_per_grain;   /* a multiple of context */
+  int32_t grains_per_batch; /* grains that travel together */
 } arb_model_spec;
 
 typedef struct {
@@ -24,9 +24,9 @@ typedef struct {
   int module_count;
   arb_arena activations, work, constants, update;
   void *activation_memory, *work_memory, *constant_memory, *update_memory;
-  float *bias;              /* [dim] forget-gate ladder 1 .. 5, constant */
-  int32_t *ids, *targets;   /* [rows of a batch] */
-  float *g;                 /* [rows][dim] */
+  float *bias;                   /* [dim] forget-gate ladder 1 .. 5, constant */
+  int32_t *ids, *targets;        /* [rows of a batch] */
+  float *g;                      /* [rows][dim] */
   int64_t *loss, *count, *flips; /* flips[2] */
   arb_work buffers;
   arb_update_work update_work;
@@ -44,8 +44,8 @@ void arb_model_destroy(arb_model **m);
 /* Zeroes votes, losses and flip counters before a step's first batch. */
 ARB_NODISCARD arb_status arb_model_begin(arb_model *m);
 /* Prepares a pass over `rows` rows laid out as `r`, with host ids and targets (targets NULL: no loss) copied in. */
-ARB_NODISCARD arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets, int backward,
-                                        int vmax, arb_pass *p);
+ARB_NODISCARD arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets,
+                                        int backward, int vmax, arb_pass *p);
 ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
 ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
 /* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. */

@@ -24,22 +24,22 @@ typedef struct {
 typedef struct {
   arb_backend *be;
   arb_rows rows;
-  int64_t context;                /* rows a sequence */
-  const int32_t *ids, *targets;   /* [m], backend memory */
-  int backward;                   /* a backward pass will follow */
-  int vmax;                       /* largest vote of a grain */
-  float weight;                   /* of one position in the loss: a power of two */
+  int64_t context;              /* rows a sequence */
+  const int32_t *ids, *targets; /* [m], backend memory */
+  int backward;                 /* a backward pass will follow */
+  int vmax;                     /* largest vote of a grain */
+  float weight;                 /* of one position in the loss: a power of two */
   const float *x;
   const uint16_t *y;
-  float *g;                       /* [m][dim] gradient of the residual stream */
-  int64_t *loss, *count;          /* sums over this step: rint(loss * 2^20), targets; backend memory */
-  const uint16_t *logits;         /* [m][vocabulary], set by the head */
+  float *g;               /* [m][dim] gradient of the residual stream */
+  int64_t *loss, *count;  /* sums over this step: rint(loss * 2^20), targets; backend memory */
+  const uint16_t *logits; /* [m][vocabulary], set by the head */
   arb_work work;
 } arb_pass;
 
 /* What layouts depend on. */
 typedef struct {
-  int64_t rows;  /* m of the largest batch */
+  int64_t rows; /* m of the largest batch */
   int32_t grains;
   int64_t dim;
 } arb_shape;

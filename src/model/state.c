@@ -138,11 +138,11 @@ void arb_state_arrays(const arb_state *s, arb_state_array *out) {
       arb_dtype type;
       int64_t rows, columns;
       void *data;
-    } f[ARB_FIELD__COUNT] = {{ARB_U8, w->n, w->k, w->code}, {ARB_I8, w->n, 1, w->e},          {ARB_I8, w->n, 1, w->p},
+    } f[ARB_FIELD__COUNT] = {{ARB_U8, w->n, w->k, w->code}, {ARB_I8, w->n, 1, w->e},           {ARB_I8, w->n, 1, w->p},
                              {ARB_I32, w->n, 1, w->r},      {ARB_I32, w->members, w->k, w->c}, {ARB_I32, w->members, 1, w->m}};
     for (int j = 0; j < ARB_FIELD__COUNT; j++)
-      *out++ = (arb_state_array){t->name, (arb_field)j, (uint64_t)w->id * 16 + (uint64_t)j, f[j].type, f[j].rows, f[j].columns,
-                                 f[j].data};
+      *out++ = (arb_state_array){t->name,      (arb_field)j, (uint64_t)w->id * 16 + (uint64_t)j, f[j].type, f[j].rows,
+                                 f[j].columns, f[j].data};
   }
   for (int i = 0; i < s->norm_count; i++) {
     const arb_norm *n = s->norms[i];
@@ -159,7 +159,8 @@ arb_status arb_state_digest(const arb_state *s, arb_u128 *out) {
   arb_status st = ARB_OK;
   for (int i = 0; i < count; i++) {
     const arb_state_array *a = &arrays[i];
-    ARB_TRY_OUT(st, s->be->ops.digest(s->be, a->array, a->data, a->rows, a->columns * (int64_t)arb_dtype_size(a->type), 0, &part));
+    ARB_TRY_OUT(st,
+                s->be->ops.digest(s->be, a->array, a->data, a->rows, a->columns * (int64_t)arb_dtype_size(a->type), 0, &part));
     sum = arb_u128_add(sum, part);
   }
   *out = sum;

@@ -12,8 +12,8 @@
 #define ARB_NAME_CHARS 64
 
 typedef struct {
-  char name[ARB_NAME_CHARS];                     /* "layer0.memory.fcg" */
-  char member[ARB_MAX_MEMBERS][ARB_NAME_CHARS];  /* "f", "c", "g"; "" for a plain matrix */
+  char name[ARB_NAME_CHARS];                    /* "layer0.memory.fcg" */
+  char member[ARB_MAX_MEMBERS][ARB_NAME_CHARS]; /* "f", "c", "g"; "" for a plain matrix */
   arb_stack w;
 } arb_tensor;
 
@@ -69,7 +69,7 @@ void arb_state_arrays(const arb_state *s, arb_state_array *out);
 /* Sum of mix128 over all arrays. */
 ARB_NODISCARD arb_status arb_state_digest(const arb_state *s, arb_u128 *out);
 
-int64_t arb_state_weights(const arb_state *s);        /* logical ternary weights */
+int64_t arb_state_weights(const arb_state *s); /* logical ternary weights */
 int64_t arb_state_norm_exponents(const arb_state *s);
 
 #endif

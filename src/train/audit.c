@@ -29,7 +29,8 @@ arb_status arb_trainer_audit(const arb_trainer *t, FILE *out) {
   fprintf(out, "\nlogical ternary weights        %lld\n", (long long)weights);
   fprintf(out, "norm exponents                 %lld\n", (long long)arb_state_norm_exponents(s));
   fprintf(out, "trainable float parameters     %zu\n", floats / 4);
-  fprintf(out, "float buffers                  %zu  (float arrays that live across steps and depend on training)\n", floats / 4);
+  fprintf(out, "float buffers                  %zu  (float arrays that live across steps and depend on training)\n",
+          floats / 4);
   fprintf(out, "\nstate: everything the next step reads\n");
   row(out, "state bytes (trit and accumulator)", codes, weights);
   row(out, "rows: E, p int8, R int32", rows, weights);

@@ -47,8 +47,8 @@ static void checkpoint_dir(const arb_config *cfg, char *path, size_t size) { arb
 static arb_status save_local(arb_trainer *t) {
   snapshot s = {0};
   char dir[2048];
-  arb_ckpt_meta meta = {.step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed,
-                        .identity = t->identity};
+  arb_ckpt_meta meta = {
+      .step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed, .identity = t->identity};
   char *resolved = malloc(ARB_CONFIG_RESOLVED_BYTES);
   arb_status st = resolved ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   if (st != ARB_OK) goto out;
@@ -67,9 +67,7 @@ out:
   return st;
 }
 
-arb_status arb_trainer_save(arb_trainer *t) {
-  return arb_comm_agree(t->comm, t->comm->rank == 0 ? save_local(t) : ARB_OK);
-}
+arb_status arb_trainer_save(arb_trainer *t) { return arb_comm_agree(t->comm, t->comm->rank == 0 ? save_local(t) : ARB_OK); }
 
 static void say_skipped(const char *line, void *arg) {
   (void)arg;

@@ -21,7 +21,8 @@ static arb_status start(arb_trainer *t, arb_metrics *metrics, FILE *out) {
   if (c->checkpoint.resume) ARB_TRY(arb_trainer_resume(t, &resumed));
   ARB_TRY(arb_comm_agree(t->comm, arb_metrics_open(metrics, c, weights, resumed, out)));
   if (out) {
-    fprintf(out, "%lld ternary weights, %.4f state bytes a weight; %s on %d rank%s; %lld bytes of text; %lld grains of %lld bytes\n",
+    fprintf(out,
+            "%lld ternary weights, %.4f state bytes a weight; %s on %d rank%s; %lld bytes of text; %lld grains of %lld bytes\n",
             (long long)weights, (double)arb_arena_payload(&t->model->state.state) / (double)weights, t->be->ops.name,
             t->comm->size, t->comm->size == 1 ? "" : "s", (long long)t->train.length, (long long)c->train.grains,
             (long long)t->model->spec.rows_per_grain);
@@ -56,8 +57,10 @@ static arb_status steps(arb_trainer *t, arb_metrics *metrics, FILE *out) {
       ARB_TRY(arb_trainer_sample(t, c->sample.prompt, out));
     }
     if (r.stop) {
-      if (out) fprintf(out, "stopped after step %lld on request%s\n", (long long)r.step,
-                       c->checkpoint.every > 0 ? "; run the same command again to continue" : "; nothing was saved: checkpoint.every = 0");
+      if (out)
+        fprintf(
+            out, "stopped after step %lld on request%s\n", (long long)r.step,
+            c->checkpoint.every > 0 ? "; run the same command again to continue" : "; nothing was saved: checkpoint.every = 0");
       ARB_TRY(print_digest(t, out, ""));
       return ARB_REQUEUE;
     }

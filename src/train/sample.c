@@ -50,7 +50,8 @@ arb_status arb_trainer_sample(arb_trainer *t, const char *prompt, FILE *out) {
     ARB_TRY(arb_model_pass(m, &r, t->ids, NULL, 0, t->vmax, &p));
     ARB_TRY(arb_model_forward(m, &p));
     ARB_TRY(be->ops.download(be, logits, p.logits + (length - 1) * ARB_VOCABULARY, sizeof logits));
-    const arb_philox_block b = arb_philox(arb_philox_key_of(c->run.seed, ARB_DRAW_SAMPLE), (uint32_t)i, 0, (uint32_t)t->step, 0);
+    const arb_philox_block b =
+        arb_philox(arb_philox_key_of(c->run.seed, ARB_DRAW_SAMPLE), (uint32_t)i, 0, (uint32_t)t->step, 0);
     const int byte = draw(logits, c->sample.temperature, c->sample.top_k, b.v[0]);
     t->ids[length++] = byte;
     fputc(byte, out);

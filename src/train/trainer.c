@@ -8,7 +8,7 @@
 #include "kernels/common/mix128.h"
 #include "src/base/log.h"
 
-#define ARITHMETIC_VERSION 1          /* raised whenever the same config would give other bits */
+#define ARITHMETIC_VERSION 1           /* raised whenever the same config would give other bits */
 #define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
 
 enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_LOSS, SUM_COUNT, SUM_USED };
@@ -176,7 +176,8 @@ static arb_status local_evaluation(arb_trainer *t, int64_t sums[2]) {
   for (int64_t i = t->comm->rank; i < c->eval.sequences;) {
     int64_t filled = 0;
     for (; filled < batch && i < c->eval.sequences; filled++, i += t->comm->size)
-      ARB_TRY(arb_batch_valid(&t->valid, context, i, c->eval.sequences, t->ids + filled * context, t->targets + filled * context));
+      ARB_TRY(
+          arb_batch_valid(&t->valid, context, i, c->eval.sequences, t->ids + filled * context, t->targets + filled * context));
     const arb_rows r = {filled * context, 1, 0, 1};
     arb_pass p;
     ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 0, t->vmax, &p));

@@ -16,11 +16,11 @@
 
 typedef struct {
   int64_t step;
-  double train_bpb;       /* mean over the step's targets, before the update */
-  int64_t flips;          /* trits that changed */
-  int64_t saturated;      /* accumulators at the end of their range */
-  int64_t wire_bytes;     /* payload this rank handed to the transport */
-  int stop;               /* some rank was asked to stop */
+  double train_bpb;   /* mean over the step's targets, before the update */
+  int64_t flips;      /* trits that changed */
+  int64_t saturated;  /* accumulators at the end of their range */
+  int64_t wire_bytes; /* payload this rank handed to the transport */
+  int stop;           /* some rank was asked to stop */
 } arb_step_result;
 
 typedef struct {
@@ -30,11 +30,11 @@ typedef struct {
   arb_model *model;
   arb_text train, valid;
   arb_batches batches;
-  char *identity;        /* what a continuation depends on, as text; see docs/arithmetic.md */
-  int64_t step;          /* finished steps */
+  char *identity; /* what a continuation depends on, as text; see docs/arithmetic.md */
+  int64_t step;   /* finished steps */
   int vmax;
-  int32_t *ids, *targets; /* host, one batch */
-  int64_t *sums;          /* host, the step's agreement */
+  int32_t *ids, *targets;      /* host, one batch */
+  int64_t *sums;               /* host, the step's agreement */
   volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
 } arb_trainer;
 
@@ -42,7 +42,8 @@ typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
 
 /* Collective. Loads the data that `data` names (flags of arb_trainer_data), declares the model, allocates, and starts from
  * fresh weights. Errors on any rank fail all. */
-ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data, arb_trainer **out);
+ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data,
+                                            arb_trainer **out);
 /* NULL-safe; nulls the handle. */
 void arb_trainer_destroy(arb_trainer **t);
 
