@@ -170,7 +170,8 @@ typedef struct {
 
 struct arb_backend {
   arb_ops ops;
-  int threads; /* host threads that share an operation */
+  int threads;   /* host threads that share an operation */
+  int on_device; /* memory is a GPU's: batches should be large, and the host cannot touch it */
   uint64_t seed;
   uint32_t step;
   float eta_units;

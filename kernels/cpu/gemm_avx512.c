@@ -258,7 +258,7 @@ static void cast_votes(const int32_t *d, int64_t count, float scale, float vmax,
     const __mmask16 in = first16((int)(count - i < 16 ? count - i : 16));
     __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(in, d + i)), s);
     x = _mm512_max_ps(_mm512_min_ps(x, hi), lo);
-    const __m512 f = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __m512 f = _mm512_floor_ps(x);
     const __m512 r = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(in, draws + i)));
     const __m512 cut = _mm512_mul_ps(_mm512_add_ps(r, _mm512_set1_ps(0.5f)), _mm512_set1_ps(0x1p-16f));
     const __mmask16 up = _mm512_cmp_ps_mask(cut, _mm512_sub_ps(x, f), _CMP_LT_OQ);

@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 34,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 35,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -50,7 +50,7 @@ typedef struct arb_config {
     uint64_t seed;
     int device; /* ARB_CONFIG_DEVICE_* */
     int isa;    /* ARB_CONFIG_ISA_* */
-    int64_t threads;
+    int64_t threads, grains_at_once;
   } run;
   struct {
     int64_t dim, embed_channels, layers, glu_hidden;

@@ -42,6 +42,8 @@ const arb_config_row arb_config_rows[] = {
      .meaning = "highest instruction set level of the cpu device; auto takes the best the processor has"},
     {INT(run, threads, 0, 0, 1024, 1), .unit = "threads a rank",
      .meaning = "worker threads; 0 = allowed cores divided by the ranks of this machine"},
+    {INT(run, grains_at_once, 0, 0, 31, 1), .unit = "grains",
+     .meaning = "grains that a rank works on together; 0 = 1 on the CPU, all of the rank's on a GPU; memory grows with it"},
 
     {INT(model, dim, 512, 32, 65536, 32), .flags = IDENTITY, .unit = "channels", .meaning = "width of the residual stream"},
     {INT(model, embed_channels, 256, 8, 16384, 8), .flags = IDENTITY, .unit = "channels",

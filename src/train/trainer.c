@@ -46,6 +46,9 @@ static arb_status prepare(arb_trainer *t, int data) {
   const arb_config *c = t->cfg;
   const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
   ARB_TRY(arb_config_check_ranks(c, t->comm->size));
+  const int64_t local = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size).count;
+  const int64_t wanted = c->run.grains_at_once ? c->run.grains_at_once : (t->be->on_device ? local : 1);
+  const int64_t at_once = wanted < local ? wanted : local;
   if (data & ARB_TRAINER_TRAIN) {
     ARB_TRY(load_text(c, "data.train", c->data.train, &t->train));
     ARB_TRY(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences));
@@ -63,13 +66,13 @@ static arb_status prepare(arb_trainer *t, int data) {
                                .memory_zero = c->model.memory == ARB_CONFIG_MEMORY_ZERO,
                                .context = c->train.context,
                                .rows_per_grain = rows,
-                               .grains_per_batch = 1};
+                               .grains_per_batch = (int32_t)at_once};
   ARB_TRY(arb_model_create(&spec, t->be, &t->model));
   ARB_TRY(arb_model_allocate(t->model));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
   t->vmax = 127 / (int)c->train.grains;
-  t->ids = calloc((size_t)rows, sizeof *t->ids);
-  t->targets = calloc((size_t)rows, sizeof *t->targets);
+  t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
+  t->targets = calloc((size_t)(rows * at_once), sizeof *t->targets);
   t->sums = calloc((size_t)(SUM_USED + t->model->state.tensor_count), sizeof *t->sums);
   ARB_REQUIRE(t->ids && t->targets && t->sums, ARB_ERR_NOMEM, "out of host memory");
   return ARB_OK;
@@ -114,15 +117,20 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
   if (c->debug.poison) ARB_TRY(arb_model_poison(m));
   ARB_TRY(t->be->ops.begin_step(t->be, c->run.seed, (uint32_t)step, arb_trainer_eta(c, step) * 42.0f));
   ARB_TRY(arb_model_begin(m));
-  for (int64_t i = 0; i < mine.count; i++) {
-    const int64_t grain = mine.first + i * mine.stride;
-    const arb_rows r = {m->spec.rows_per_grain, 1, (int32_t)grain, (int32_t)mine.stride};
+  for (int64_t done = 0; done < mine.count;) {
+    const int64_t left = mine.count - done;
+    const int32_t count = left < m->spec.grains_per_batch ? (int32_t)left : m->spec.grains_per_batch;
+    const int64_t first = mine.first + done * mine.stride;
+    const arb_rows r = {m->spec.rows_per_grain, count, (int32_t)first, (int32_t)mine.stride};
     arb_pass p;
-    ARB_TRY(arb_batch_fill(&t->batches, step, grain, t->ids, t->targets));
+    for (int32_t i = 0; i < count; i++)
+      ARB_TRY(arb_batch_fill(&t->batches, step, first + i * mine.stride, t->ids + i * r.rows_per_grain,
+                             t->targets + i * r.rows_per_grain));
     ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
     ARB_TRY(arb_model_forward(m, &p));
     ARB_TRY(arb_model_backward(m, &p));
-    for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j]++;
+    for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j] += count;
+    done += count;
   }
   int nonfinite;
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
@@ -171,7 +179,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
 static arb_status local_evaluation(arb_trainer *t, int64_t sums[2]) {
   const arb_config *c = t->cfg;
   arb_model *m = t->model;
-  const int64_t context = c->train.context, batch = m->spec.rows_per_grain / context;
+  const int64_t context = c->train.context, batch = m->spec.rows_per_grain * m->spec.grains_per_batch / context;
   ARB_TRY(arb_model_begin(m));
   for (int64_t i = t->comm->rank; i < c->eval.sequences;) {
     int64_t filled = 0;

@@ -325,6 +325,9 @@ static void *load_thread(void *dir) {
     if (arb_ckpt_load(dir, 100 + step, &got.meta, got.arrays, STATE_ARRAYS) != ARB_ERR_CHECKPOINT) return "no failure";
     if (strstr(arb_fail_message(), "cannot be opened") == NULL) return "a message of another thread";
     arb_fail_clear();
+    if (state_load(dir, 99, &got) != ARB_ERR_CHECKPOINT) return "no failure of the damaged one";
+    if (strstr(arb_fail_message(), "is damaged: HDF5") == NULL) return "HDF5's reason is missing";
+    arb_fail_clear();
   }
   return NULL;
 }
@@ -332,7 +335,13 @@ static void *load_thread(void *dir) {
 static void threads_load_while_one_saves(void **test) {
   pthread_t threads[4];
   void *failed;
+  long size;
   for (int64_t step = 1; step <= 20; step++) state_save(*test, step);
+  state_save(*test, 99);
+  unsigned char *bytes = slurp(step_path(*test, 99, "state.h5"), &size);
+  bytes[44] ^= 1; /* the superblock's checksum: only HDF5 sees it */
+  spill(step_path(*test, 99, "state.h5"), bytes, size);
+  free(bytes);
   for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, load_thread, *test), 0);
   for (int64_t step = 21; step <= 40; step++) state_save(*test, step);
   for (int i = 0; i < 4; i++) {

@@ -1,0 +1,71 @@
+/* The three matrix products of a ternary linear on an NVIDIA GPU: int8 x trit -> exact int32 on the tensor cores.
+ *
+ * Shapes: m rows of activations, n outputs, k inputs, all row-major and contiguous; code [n][k] holds state bytes
+ * (kernels/common/trit.h), T its trits. Values of q, hq and tq lie in [-127, 127]. m, n, k >= 1; m, n, k < 2^24.
+ * All pointers are device memory; outputs at least 16 bytes aligned as a whole (cudaMalloc, an arena), inputs of any alignment
+ * (16 is fast). Asynchronous on `stream`, may be captured in a CUDA graph. Nothing is allocated.
+ * work: arb_cuda_gemm_work_bytes(...) bytes, 256 aligned, content unspecified before and after; calls on one stream may share it.
+ *
+ * Results depend on the arguments alone: sums are integers, and every float operation is the one of kernels/ref. */
+#ifndef ARB_KERNELS_CUDA_GEMM_H
+#define ARB_KERNELS_CUDA_GEMM_H
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ARB_CUDA_GEMM_MEMBERS 4    /* = ARB_MAX_MEMBERS */
+#define ARB_CUDA_GEMM_ROWS 131072  /* rows of a grain in one dw call: 131072 * 127 * 127 < 2^31 */
+
+/* What changes from step to step, in device memory, so that a captured graph can be replayed. */
+typedef struct {
+  uint64_t seed;
+  uint32_t step;
+  float eta_units;
+} arb_cuda_step;
+
+/* Enough for each of the three forms with up to m rows (all grains together). */
+size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n);
+
+/* y[m][n] = bf16(((float)sum_k q[m][k] T[n][k] * s[m]) * 2^(e[n] / 8)) */
+cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
+                                  const uint8_t *code, const int8_t *e, uint16_t *y, void *work);
+
+/* dx[m][k] = (float)sum_n hq[m][n] T[n][k] * sh[m] */
+cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
+                             const uint8_t *code, float *dx, void *work);
+
+/* Grain i = rows [i * rows_per_grain, ...) of tq and q, grain number first + i * stride of the step. For each grain
+ *   D[n][k] = sum over its rows of tq[row][n] * q[row][k],
+ *   votes[n][k] += SR(clamp((float)D * arb_vote_scale(cexp[grain][member of n] - p[n]), -vmax, vmax))
+ * with the 16-bit draw of (VOTE, tensor, step, grain number, element n * pad8(k) + column). Row n belongs to the member i with
+ * begin[i] <= n < begin[i + 1]; a member whose cexp is ARB_NO_SCALE casts no vote in that grain. */
+typedef struct {
+  int64_t rows_per_grain; /* 1 .. ARB_CUDA_GEMM_ROWS */
+  int32_t grains, first, stride;
+  int64_t n, k;
+  const int8_t *tq; /* [grains * rows_per_grain][n] */
+  const int8_t *q;  /* [grains * rows_per_grain][k] */
+  int32_t members;  /* 1 .. ARB_CUDA_GEMM_MEMBERS */
+  int64_t begin[ARB_CUDA_GEMM_MEMBERS + 1]; /* begin[0] = 0, begin[members] = n */
+  const int32_t *cexp; /* [grains][members] */
+  const int8_t *p;     /* [n] */
+  int32_t vmax;        /* 1 .. 127 */
+  uint32_t tensor;
+  const arb_cuda_step *step;
+  int8_t *votes; /* [n][k] */
+} arb_cuda_dw;
+cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
+
+/* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.
+ * For tests and measurements; process-wide. Returns the path that the current device would take. */
+int arb_cuda_gemm_path(int wanted);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

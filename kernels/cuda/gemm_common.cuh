@@ -1,0 +1,56 @@
+/* What the GEMM kernels share: argument structures, trits of four codes at once, the epilogues' arithmetic. */
+#ifndef ARB_KERNELS_CUDA_GEMM_COMMON_CUH
+#define ARB_KERNELS_CUDA_GEMM_COMMON_CUH
+
+#include "kernels/common/philox.h"
+#include "kernels/common/scale.h"
+#include "kernels/common/trit.h"
+#include "kernels/cuda/gemm.h"
+
+/* Arguments of the vote epilogue, by value. */
+struct arb_vote_args {
+  int64_t n, k, rows_per_grain;
+  int32_t grains, first, stride, members;
+  int32_t begin[ARB_CUDA_GEMM_MEMBERS + 1];
+  const int32_t *cexp;
+  const int8_t *p;
+  const arb_cuda_step *step;
+  int8_t *votes;
+  float vmax;
+  uint32_t tensor;
+};
+
+/* Trits of four state bytes: +1 from 170 on, -1 below 85. With h = high bits and l = low seven bits of each byte, no carry
+ * crosses a byte: c >= 170 iff h and l + 86 has bit 7; c < 85 iff not h and l + 43 has not. */
+__device__ __forceinline__ uint32_t arb_trits4(uint32_t c) {
+  const uint32_t h = c & 0x80808080u, l = c & 0x7f7f7f7fu;
+  const uint32_t plus = (h & (l + 0x56565656u)) >> 7;                          /* 1 per byte */
+  const uint32_t minus = ((~h & 0x80808080u) & ~(l + 0x2b2b2b2bu)) >> 7;       /* 1 per byte */
+  return plus | (minus * 0xffu);
+}
+
+/* 4x4 bytes: row[i] holds bytes i0 i1 i2 i3; out[j] = 0j 1j 2j 3j. */
+__device__ __forceinline__ void arb_transpose4(uint32_t r[4]) {
+  const uint32_t a = __byte_perm(r[0], r[1], 0x5140), b = __byte_perm(r[2], r[3], 0x5140);
+  const uint32_t c = __byte_perm(r[0], r[1], 0x7362), d = __byte_perm(r[2], r[3], 0x7362);
+  r[0] = __byte_perm(a, b, 0x5410);
+  r[1] = __byte_perm(a, b, 0x7632);
+  r[2] = __byte_perm(c, d, 0x5410);
+  r[3] = __byte_perm(c, d, 0x7632);
+}
+
+/* Vote scale of row n in grain g (local number); 0 makes every vote 0, which is what a member without a scale casts. */
+__device__ __forceinline__ float arb_row_vote_scale(const arb_vote_args &v, int32_t g, int32_t n) {
+  int member = 0;
+#pragma unroll
+  for (int i = 1; i < ARB_CUDA_GEMM_MEMBERS; i++)
+    if (i < v.members && n >= v.begin[i]) member = i;
+  const int32_t c = v.cexp[g * v.members + member];
+  return c == ARB_NO_SCALE ? 0.0f : arb_vote_scale(c - v.p[n]);
+}
+
+__device__ __forceinline__ int arb_vote(int32_t d, float scale, float vmax, uint32_t draw) {
+  return (int)arb_stochastic_round(arb_clamp((float)d * scale, vmax), (uint16_t)draw);
+}
+
+#endif
