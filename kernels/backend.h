@@ -172,6 +172,7 @@ struct arb_backend {
   arb_ops ops;
   int threads;   /* host threads that share an operation */
   int on_device; /* memory is a GPU's: batches should be large, and the host cannot touch it */
+  void *stream;  /* on_device: the native stream on which slots run, for transports of device memory */
   uint64_t seed;
   uint32_t step;
   float eta_units;

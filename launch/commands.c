@@ -76,26 +76,26 @@ static arb_status bench_products(const arb_config *cfg, const arb_backend *be, a
   return arb_comm_agree(comm, out ? arb_bench_gemm(out, &o) : ARB_OK);
 }
 
-static arb_status bench_steps(const arb_config *cfg, arb_backend *be, arb_comm *comm, FILE *out) {
+static arb_status bench_steps(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm, FILE *out) {
   arb_trainer *t = NULL;
-  ARB_TRY(arb_trainer_create(cfg, be, comm, ARB_TRAINER_TRAIN, &t));
+  ARB_TRY(arb_trainer_create(cfg, be, comm, device_comm, ARB_TRAINER_TRAIN, &t));
   const arb_status st = arb_bench_step(t, 5, out);
   arb_trainer_destroy(&t);
   return st;
 }
 
-arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
+arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm,
                            volatile sig_atomic_t *stop, FILE *out) {
   arb_trainer *t = NULL;
   int data = 0;
   if (args->command == ARB_COMMAND_BENCH) {
     if (bench_wants(args, "gemm")) ARB_TRY(bench_products(cfg, be, comm, out));
-    if (bench_wants(args, "step")) ARB_TRY(bench_steps(cfg, be, comm, out));
+    if (bench_wants(args, "step")) ARB_TRY(bench_steps(cfg, be, comm, device_comm, out));
     return ARB_OK;
   }
   if (args->command != ARB_COMMAND_AUDIT) data |= ARB_TRAINER_TRAIN;
   if (args->command == ARB_COMMAND_TRAIN || args->command == ARB_COMMAND_EVAL) data |= ARB_TRAINER_VALID;
-  ARB_TRY(arb_trainer_create(cfg, be, comm, data, &t));
+  ARB_TRY(arb_trainer_create(cfg, be, comm, device_comm, data, &t));
   t->stop = stop;
   arb_status st;
   switch (args->command) {

@@ -14,6 +14,6 @@
 unsigned arb_command_needs(const arb_args *args);
 /* Collective. out is NULL on all ranks but 0. */
 ARB_NODISCARD arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
-                                         volatile sig_atomic_t *stop, FILE *out);
+                                         arb_comm *device_comm, volatile sig_atomic_t *stop, FILE *out);
 
 #endif

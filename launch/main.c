@@ -1,7 +1,5 @@
 /* arbdist: from the command line to a run. The only place that turns a status into an exit code, installs signal handlers,
  * and chooses device and transport. */
-#define _GNU_SOURCE /* sched_getaffinity */
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +11,7 @@
 #include "dist/watchdog.h"
 #include "launch/args.h"
 #include "launch/commands.h"
+#include "launch/device.h"
 #include "src/base/log.h"
 #ifdef ARB_WITH_MPI
 #include "dist/mpi/mpi.h"
@@ -51,47 +50,22 @@ static int exit_code(arb_status st) {
   }
 }
 
-/* Cores this process may use. */
-static int allowed_cores(void) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  const long n = sysconf(_SC_NPROCESSORS_ONLN);
-  return n > 0 ? (int)n : 1;
-}
-
 typedef struct {
   const arb_args *args;
   const arb_config *cfg;
   FILE *out;
 } job;
 
-static arb_status create_backend(const arb_config *cfg, const arb_comm *comm, arb_backend **out) {
-  static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
-  int threads = (int)cfg->run.threads;
-  if (threads == 0) threads = allowed_cores() / comm->local_size;
-  if (threads < 1) threads = 1;
-  switch (cfg->run.device) {
-    case ARB_CONFIG_DEVICE_REF:
-      return arb_backend_ref_create(out);
-    case ARB_CONFIG_DEVICE_CUDA:
-      return ARB_FAIL(ARB_ERR_UNSUPPORTED, "%s: run.device = cuda: this build has no CUDA backend",
-                      arb_config_origin(cfg, "run.device"));
-    default:
-      return arb_backend_cpu_create(threads, isa[cfg->run.isa], out);
-  }
-}
-
 /* One rank's work. Collective. */
 static arb_status body(arb_comm *comm, void *arg) {
   const job *j = arg;
   FILE *out = comm->rank == 0 ? j->out : NULL;
   arb_backend *be = NULL;
-  arb_status st = arb_config_check_ranks(j->cfg, comm->size);
-  if (st == ARB_OK) st = create_backend(j->cfg, comm, &be);
-  if (st == ARB_OK) st = arb_backend_validate(be);
-  st = arb_comm_agree(comm, st);
-  if (st == ARB_OK) st = arb_command_run(j->args, j->cfg, be, comm, &stop_requested, out);
+  arb_comm *device_comm = NULL;
+  arb_status st = arb_comm_agree(comm, arb_config_check_ranks(j->cfg, comm->size));
+  if (st == ARB_OK) st = arb_device_open(j->cfg, comm, &be, &device_comm);
+  if (st == ARB_OK) st = arb_command_run(j->args, j->cfg, be, comm, device_comm, &stop_requested, out);
+  arb_comm_destroy(&device_comm);
   arb_backend_destroy(&be);
   return st;
 }

@@ -46,6 +46,8 @@ static arb_status prepare(arb_trainer *t, int data) {
   const arb_config *c = t->cfg;
   const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
   ARB_TRY(arb_config_check_ranks(c, t->comm->size));
+  ARB_REQUIRE(!t->be->on_device || t->comm->size == 1 || t->device_comm, ARB_ERR_UNSUPPORTED,
+              "%d ranks on GPUs need NCCL, which this build does not have", t->comm->size);
   const int64_t local = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size).count;
   const int64_t wanted = c->run.grains_at_once ? c->run.grains_at_once : (t->be->on_device ? local : 1);
   const int64_t at_once = wanted < local ? wanted : local;
@@ -78,13 +80,15 @@ static arb_status prepare(arb_trainer *t, int data) {
   return ARB_OK;
 }
 
-arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data, arb_trainer **out) {
+arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm, int data,
+                              arb_trainer **out) {
   arb_trainer *t = calloc(1, sizeof *t);
   arb_status st = t ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   if (t) {
     t->cfg = cfg;
     t->be = be;
     t->comm = comm;
+    t->device_comm = device_comm;
     st = prepare(t, data);
   }
   st = arb_comm_agree(comm, st);
@@ -150,6 +154,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   const int slots = SUM_USED + s->tensor_count;
   memset(t->sums, 0, (size_t)slots * sizeof *t->sums);
   arb_comm_reset_payload(t->comm);
+  if (t->device_comm) arb_comm_reset_payload(t->device_comm);
   const arb_status mine = local_work(t, step);
   t->sums[SUM_FAILED] = mine != ARB_OK;
   t->sums[SUM_STOP] = t->stop && *t->stop;
@@ -158,10 +163,12 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
               (long long)t->step);
+  arb_comm *carrier = t->device_comm ? t->device_comm : t->comm;
   for (int i = 0; i < s->tensor_count; i++) {
     const arb_stack *w = &s->tensors[i]->w;
-    ARB_TRY(arb_comm_all_reduce(t->comm, w->votes, w->n * w->k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+    ARB_TRY(arb_comm_all_reduce(carrier, w->votes, w->n * w->k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   }
+  if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
   ARB_TRY(arb_model_update(m, t->sums + SUM_USED, t->vmax));
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
@@ -171,7 +178,8 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
                               .flips = flips[0],
                               .saturated = flips[1],
                               .stop = t->sums[SUM_STOP] != 0};
-  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++) result->wire_bytes += t->comm->payload[k];
+  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++)
+    result->wire_bytes += t->comm->payload[k] + (t->device_comm ? t->device_comm->payload[k] : 0);
   return ARB_OK;
 }
 

@@ -26,7 +26,8 @@ typedef struct {
 typedef struct {
   const arb_config *cfg; /* borrowed, like be and comm */
   arb_backend *be;
-  arb_comm *comm;
+  arb_comm *comm;        /* host memory: agreement, control, and votes of a host backend */
+  arb_comm *device_comm; /* votes of a backend on a device; NULL: comm carries them */
   arb_model *model;
   arb_text train, valid;
   arb_batches batches;
@@ -40,10 +41,11 @@ typedef struct {
 
 typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
 
-/* Collective. Loads the data that `data` names (flags of arb_trainer_data), declares the model, allocates, and starts from
- * fresh weights. Errors on any rank fail all. */
-ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, int data,
-                                            arb_trainer **out);
+/* Collective. device_comm: a transport of device memory over the same ranks, or NULL; needed when be is on a device and there
+ * is more than one rank. Loads the data that `data` names (flags of arb_trainer_data), declares the model, allocates, and
+ * starts from fresh weights. Errors on any rank fail all. */
+ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm,
+                                            int data, arb_trainer **out);
 /* NULL-safe; nulls the handle. */
 void arb_trainer_destroy(arb_trainer **t);
 
