@@ -35,7 +35,7 @@ arb_status arb_metrics_open(arb_metrics *m, const arb_config *cfg, int64_t weigh
   m->last_save = resumed_step;
   m->start = m->interval_start = arb_clock_seconds();
   if (!console) return ARB_OK;
-  m->terminal = isatty(fileno(console));
+  m->terminal = isatty(fileno(console)) && isatty(STDERR_FILENO); /* mpirun gives stdout a terminal even into a file */
   arb_trainer_path(cfg, "", path, sizeof path);
   ARB_TRY(make_folder(path));
   arb_trainer_path(cfg, "config.ini", path, sizeof path);

@@ -1,0 +1,76 @@
+/* What the files of the CUDA backend share on the host side: the context, launches, work memory. Private to kernels/cuda. */
+#ifndef ARB_KERNELS_CUDA_CONTEXT_H
+#define ARB_KERNELS_CUDA_CONTEXT_H
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/gemm.h"
+
+#define ARB_CUDA_PROFILE_KERNELS 64
+#define ARB_CUDA_PARTIALS 1024 /* blocks of a digest */
+
+typedef struct {
+  int device;
+  cudaStream_t stream;
+  arb_cuda_step *step; /* device */
+  int *nonfinite;      /* device */
+  arb_u128 *partial;   /* device, [ARB_CUDA_PARTIALS] */
+  arb_u128 *host_partial; /* pinned */
+  int *host_flag;         /* pinned */
+  void *work;             /* device work memory of one slot call; grows */
+  size_t work_bytes;
+  int multiprocessors;
+  size_t shared_block, shared_multiprocessor; /* bytes of shared memory: most of a block, all of a multiprocessor */
+  int sync_launches, products_plain;
+  int profile;
+  cudaEvent_t start, stop;
+  int profile_count;
+  struct {
+    const char *name;
+    int64_t calls;
+    double ms;
+  } profiled[ARB_CUDA_PROFILE_KERNELS];
+  char name[64];
+} arb_cuda;
+
+static inline arb_cuda *arb_cuda_of(arb_backend *be) { return (arb_cuda *)be->ctx; }
+
+/* Device work memory for the inside of one slot call, content unspecified. */
+ARB_NODISCARD arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out);
+/* Before and after a launch; ARB_CUDA_LAUNCH calls them. */
+void arb_cuda_launch_begin(arb_cuda *c);
+ARB_NODISCARD arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file, int line);
+/* Lets a kernel take more dynamic shared memory than the default 48 KiB; fails when a block cannot have that much. */
+ARB_NODISCARD arb_status arb_cuda_allow_shared(arb_cuda *c, const void *kernel, size_t bytes, const char *name);
+
+/* kernel: a __global__ function or a pointer to one. */
+#define ARB_CUDA_LAUNCH(c, name, kernel, grid, block, shared, ...)           \
+  do {                                                                       \
+    arb_cuda_launch_begin(c);                                                \
+    (kernel)<<<(grid), (block), (shared), (c)->stream>>>(__VA_ARGS__);       \
+    ARB_TRY(arb_cuda_launch_end((c), (name), __FILE__, __LINE__));           \
+  } while (0)
+
+static inline int64_t arb_cuda_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* Blocks for `items`, `per_block` of them in each at a time, at most `resident` blocks a multiprocessor. */
+static inline unsigned arb_cuda_grid(const arb_cuda *c, int64_t items, int64_t per_block, int64_t resident) {
+  const int64_t want = arb_cuda_ceil(items, per_block), most = c->multiprocessors * resident;
+  const int64_t grid = want < most ? want : most;
+  return (unsigned)(grid > 0 ? grid : 1);
+}
+static inline int arb_cuda_aligned(const void *p, size_t bytes) { return (uintptr_t)p % bytes == 0; }
+
+/* Each fills its file's slots. */
+void arb_cuda_fill_random(arb_ops *ops);
+void arb_cuda_fill_norms(arb_ops *ops);
+void arb_cuda_fill_gates(arb_ops *ops);
+void arb_cuda_fill_recurrence(arb_ops *ops);
+void arb_cuda_fill_loss(arb_ops *ops);
+void arb_cuda_fill_grads(arb_ops *ops);
+void arb_cuda_fill_embedding(arb_ops *ops);
+void arb_cuda_fill_products(arb_ops *ops);
+void arb_cuda_fill_update(arb_ops *ops);
+void arb_cuda_fill_digest(arb_ops *ops);
+
+#endif

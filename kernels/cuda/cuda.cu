@@ -1,0 +1,248 @@
+/* The CUDA backend's control side: device, stream, memory, launches and their errors, step parameters. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/context.h"
+
+/* ---- launches ---- */
+
+void arb_cuda_launch_begin(arb_cuda *c) {
+  if (c->profile) (void)cudaEventRecord(c->start, c->stream);
+}
+
+static void profile_add(arb_cuda *c, const char *kernel) {
+  float ms = 0.0f;
+  if (cudaEventRecord(c->stop, c->stream) != cudaSuccess || cudaEventSynchronize(c->stop) != cudaSuccess) return;
+  if (cudaEventElapsedTime(&ms, c->start, c->stop) != cudaSuccess) return;
+  int i = 0;
+  while (i < c->profile_count && strcmp(c->profiled[i].name, kernel) != 0) i++;
+  if (i == ARB_CUDA_PROFILE_KERNELS) return;
+  if (i == c->profile_count) {
+    c->profiled[i] = {kernel, 0, 0.0};
+    c->profile_count++;
+  }
+  c->profiled[i].calls++;
+  c->profiled[i].ms += (double)ms;
+}
+
+arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file, int line) {
+  ARB_TRY(arb_cuda_check(cudaGetLastError(), kernel, file, line));
+  if (c->profile) profile_add(c, kernel);
+  return c->sync_launches ? arb_cuda_check(cudaStreamSynchronize(c->stream), kernel, file, line) : ARB_OK;
+}
+
+arb_status arb_cuda_allow_shared(arb_cuda *c, const void *kernel, size_t bytes, const char *name) {
+  ARB_REQUIRE(bytes <= c->shared_block, ARB_ERR_UNSUPPORTED, "%s: a block needs %zu bytes of shared memory, this GPU has %zu", name,
+              bytes, c->shared_block);
+  if (bytes > 48 * 1024) ARB_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+  return ARB_OK;
+}
+
+extern "C" void arb_cuda_sync_launches(arb_backend *be, int on) { arb_cuda_of(be)->sync_launches = on; }
+extern "C" void arb_cuda_products_plain(arb_backend *be, int on) { arb_cuda_of(be)->products_plain = on; }
+
+extern "C" arb_status arb_cuda_profile_start(arb_backend *be) {
+  arb_cuda *c = arb_cuda_of(be);
+  if (!c->start) ARB_CUDA_TRY(cudaEventCreate(&c->start), "event");
+  if (!c->stop) ARB_CUDA_TRY(cudaEventCreate(&c->stop), "event");
+  c->profile_count = 0;
+  c->profile = 1;
+  return ARB_OK;
+}
+
+extern "C" void arb_cuda_profile_print(arb_backend *be, FILE *out) {
+  arb_cuda *c = arb_cuda_of(be);
+  for (int i = 0; i < c->profile_count; i++)
+    fprintf(out, "  %-24s %6lld calls %10.3f ms\n", c->profiled[i].name, (long long)c->profiled[i].calls, c->profiled[i].ms);
+  c->profile = 0;
+}
+
+/* ---- memory and control ---- */
+
+static arb_status device_alloc(size_t bytes, void **out) {
+  *out = NULL;
+  const cudaError_t error = cudaMalloc(out, bytes ? bytes : 256);
+  if (error == cudaErrorMemoryAllocation) {
+    size_t free_bytes = 0, total = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&free_bytes, &total);
+    return ARB_FAIL(ARB_ERR_NOMEM, "out of device memory: %zu bytes asked for, %zu free of %zu", bytes, free_bytes, total);
+  }
+  ARB_CUDA_TRY(error, "cudaMalloc");
+  return ARB_OK;
+}
+
+static arb_status alloc(arb_backend *be, size_t bytes, void **out) {
+  (void)be;
+  return device_alloc(bytes, out);
+}
+
+static void free_memory(arb_backend *be, void *ptr) {
+  (void)be;
+  if (ptr) (void)cudaFree(ptr); /* waits for the device */
+}
+
+arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out) {
+  if (bytes > c->work_bytes) {
+    ARB_CUDA_TRY(cudaStreamSynchronize(c->stream), "growing work memory");
+    (void)cudaFree(c->work);
+    c->work = NULL;
+    c->work_bytes = 0;
+    ARB_TRY(device_alloc(bytes, &c->work));
+    c->work_bytes = bytes;
+  }
+  *out = c->work;
+  return ARB_OK;
+}
+
+static arb_status sync(arb_backend *be) {
+  ARB_CUDA_TRY(cudaStreamSynchronize(arb_cuda_of(be)->stream), "waiting for the device");
+  return ARB_OK;
+}
+
+static arb_status upload(arb_backend *be, void *dst, const void *host, size_t bytes) {
+  if (bytes == 0) return ARB_OK;
+  ARB_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, arb_cuda_of(be)->stream), "upload");
+  return sync(be);
+}
+
+static arb_status download(arb_backend *be, void *host, const void *src, size_t bytes) {
+  if (bytes != 0)
+    ARB_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, arb_cuda_of(be)->stream), "download");
+  return sync(be);
+}
+
+static arb_status fill(arb_backend *be, void *dst, int byte, size_t bytes) {
+  if (bytes != 0) ARB_CUDA_TRY(cudaMemsetAsync(dst, byte, bytes, arb_cuda_of(be)->stream), "fill");
+  return ARB_OK;
+}
+
+static __global__ void set_step(arb_cuda_step *step, uint64_t seed, uint32_t number, float eta_units) {
+  step->seed = seed;
+  step->step = number;
+  step->eta_units = eta_units;
+}
+
+static arb_status begin_step(arb_backend *be, uint64_t seed, uint32_t step, float eta_units) {
+  arb_cuda *c = arb_cuda_of(be);
+  be->seed = seed;
+  be->step = step;
+  be->eta_units = eta_units;
+  ARB_CUDA_LAUNCH(c, "set_step", set_step, 1, 1, 0, c->step, seed, step, eta_units);
+  return ARB_OK;
+}
+
+static arb_status take_nonfinite(arb_backend *be, int *host_flag) {
+  arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(download(be, c->host_flag, c->nonfinite, sizeof *c->nonfinite));
+  *host_flag = *c->host_flag != 0;
+  return fill(be, c->nonfinite, 0, sizeof *c->nonfinite);
+}
+
+static void destroy(arb_backend *be) {
+  arb_cuda *c = arb_cuda_of(be);
+  if (!c) return;
+  (void)cudaSetDevice(c->device);
+  if (c->stream) (void)cudaStreamSynchronize(c->stream);
+  (void)cudaFree(c->work);
+  (void)cudaFree(c->step);
+  (void)cudaFree(c->nonfinite);
+  (void)cudaFree(c->partial);
+  (void)cudaFreeHost(c->host_partial);
+  (void)cudaFreeHost(c->host_flag);
+  if (c->start) (void)cudaEventDestroy(c->start);
+  if (c->stop) (void)cudaEventDestroy(c->stop);
+  if (c->stream) (void)cudaStreamDestroy(c->stream);
+  free(c);
+  be->ctx = NULL;
+}
+
+/* ---- creation ---- */
+
+static arb_status find_device(int device, cudaDeviceProp *properties) {
+  int driver = 0, runtime = 0, count = 0;
+  (void)cudaDriverGetVersion(&driver);
+  (void)cudaRuntimeGetVersion(&runtime);
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    (void)cudaGetLastError();
+    return ARB_FAIL(ARB_ERR_UNSUPPORTED,
+                    "no usable NVIDIA GPU: %s (driver supports CUDA %d.%d, this build was made with CUDA %d.%d)",
+                    error == cudaSuccess ? "none is visible" : cudaGetErrorString(error), driver / 1000, driver % 1000 / 10,
+                    runtime / 1000, runtime % 1000 / 10);
+  }
+  ARB_REQUIRE(device >= 0 && device < count, ARB_ERR_UNSUPPORTED, "GPU %d was asked for, %d are visible (0 to %d)", device, count,
+              count - 1);
+  ARB_CUDA_TRY(cudaSetDevice(device), "choosing the GPU");
+  ARB_CUDA_TRY(cudaGetDeviceProperties(properties, device), "reading the GPU's properties");
+  cudaFuncAttributes attributes;
+  const cudaError_t image = cudaFuncGetAttributes(&attributes, set_step);
+  if (image != cudaSuccess) {
+    (void)cudaGetLastError();
+    return ARB_FAIL(ARB_ERR_UNSUPPORTED,
+                    "GPU %d (%s, compute capability %d.%d) cannot run this build: %s (driver supports CUDA %d.%d, this build was "
+                    "made with CUDA %d.%d)",
+                    device, properties->name, properties->major, properties->minor, cudaGetErrorString(image), driver / 1000,
+                    driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+  }
+  return ARB_OK;
+}
+
+static arb_status setup(arb_cuda *c, int device) {
+  cudaDeviceProp properties;
+  ARB_TRY(find_device(device, &properties));
+  c->device = device;
+  c->multiprocessors = properties.multiProcessorCount;
+  c->shared_block = properties.sharedMemPerBlockOptin;
+  c->shared_multiprocessor = properties.sharedMemPerMultiprocessor;
+  snprintf(c->name, sizeof c->name, "cuda (sm_%d%d)", properties.major, properties.minor);
+  ARB_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "stream");
+  ARB_TRY(device_alloc(sizeof *c->step, (void **)&c->step));
+  ARB_TRY(device_alloc(sizeof *c->nonfinite, (void **)&c->nonfinite));
+  ARB_TRY(device_alloc(ARB_CUDA_PARTIALS * sizeof *c->partial, (void **)&c->partial));
+  ARB_CUDA_TRY(cudaMallocHost((void **)&c->host_partial, ARB_CUDA_PARTIALS * sizeof *c->host_partial), "pinned memory");
+  ARB_CUDA_TRY(cudaMallocHost((void **)&c->host_flag, sizeof *c->host_flag), "pinned memory");
+  ARB_CUDA_TRY(cudaMemsetAsync(c->nonfinite, 0, sizeof *c->nonfinite, c->stream), "fill");
+  ARB_CUDA_TRY(cudaMemsetAsync(c->step, 0, sizeof *c->step, c->stream), "fill");
+  return ARB_OK;
+}
+
+extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
+  arb_backend *be = (arb_backend *)calloc(1, sizeof *be);
+  arb_cuda *c = (arb_cuda *)calloc(1, sizeof *c);
+  if (!be || !c) {
+    free(be);
+    free(c);
+    return ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
+  }
+  be->ctx = c;
+  const arb_status st = setup(c, device);
+  if (st != ARB_OK) {
+    destroy(be);
+    free(be);
+    return st;
+  }
+  arb_ops *o = &be->ops;
+  o->name = c->name;
+  o->alloc = alloc;
+  o->free = free_memory;
+  o->upload = upload;
+  o->download = download;
+  o->fill = fill;
+  o->sync = sync;
+  o->begin_step = begin_step;
+  o->take_nonfinite = take_nonfinite;
+  o->destroy = destroy;
+  arb_cuda_fill_random(o);
+  arb_cuda_fill_norms(o);
+  arb_cuda_fill_gates(o);
+  arb_cuda_fill_recurrence(o);
+  arb_cuda_fill_loss(o);
+  arb_cuda_fill_grads(o);
+  arb_cuda_fill_embedding(o);
+  arb_cuda_fill_products(o);
+  arb_cuda_fill_update(o);
+  arb_cuda_fill_digest(o);
+  *out = be;
+  return ARB_OK;
+}

@@ -1,0 +1,306 @@
+/* op      launchers of the three products (gemm.h): which kernel, which tile, operand preparation, tensor maps
+ * shapes  any m, n, k >= 1
+ * layout  workspace: gains, trits, then padded copies of operands whose rows are not multiples of 16 bytes
+ * work, bytes  the kernels' own; preparation reads n k state bytes once a call
+ * determinism  the choice of kernel and tile never changes a result
+ * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
+#include "kernels/cuda/gemm.h"
+
+#include <cuda.h>
+
+#include "kernels/cuda/gemm_mma.cuh"
+#include "kernels/cuda/gemm_prep.cuh"
+#include "kernels/cuda/gemm_wgmma.cuh"
+#include "kernels/cuda/gemm_wgmma_dw.cuh"
+
+namespace {
+
+constexpr int MAX_DEVICES = 64;
+
+/* Forward and dx tiles; dW tiles. The order is that of arb_cuda_gemm_path(1 + variant). */
+enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, TILE_KINDS };
+
+int g_path = -1, g_variant = -1;
+
+int64_t up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+struct device_facts {
+  int sms, hopper;
+};
+
+cudaError_t facts(device_facts *out, int *id) {
+  static device_facts known[MAX_DEVICES];
+  cudaError_t err = cudaGetDevice(id);
+  if (err != cudaSuccess) return err;
+  if (*id < 0 || *id >= MAX_DEVICES) return cudaErrorInvalidDevice;
+  if (!known[*id].sms) {
+    device_facts f = {0, 0};
+    int major = 0, minor = 0;
+    if ((err = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, *id)) != cudaSuccess) return err;
+    if ((err = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, *id)) != cudaSuccess) return err;
+    if (major == 9 && minor == 0) { /* and the build holds sm_90a code: other builds have an empty body bound to 32 threads */
+      cudaFuncAttributes a;
+      if ((err = cudaFuncGetAttributes(&a, arb_wgmma::kernel<true, 256, 4, 2, 1>)) != cudaSuccess) return err;
+      f.hopper = a.maxThreadsPerBlock >= arb_wgmma::THREADS;
+    }
+    if ((err = cudaDeviceGetAttribute(&f.sms, cudaDevAttrMultiProcessorCount, *id)) != cudaSuccess) return err;
+    known[*id] = f;
+  }
+  *out = known[*id];
+  return cudaSuccess;
+}
+
+/* A byte tensor of up to three dimensions, innermost first; strides of the outer ones in bytes. */
+cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t *dim, const uint64_t *stride, const uint32_t *box) {
+  typedef CUresult (*encoder)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                              const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static void *entry = nullptr;
+  if (!entry) {
+    void *found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    const cudaError_t err = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
+    if (err != cudaSuccess) return err;
+    if (result != cudaDriverEntryPointSuccess || !found) return cudaErrorNotSupported;
+    entry = found;
+  }
+  const cuuint32_t ones[3] = {1, 1, 1};
+  const CUresult r = reinterpret_cast<encoder>(entry)(
+      map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)rank, const_cast<void *>(base), dim, stride, box, ones,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+bool aligned(const void *p, int64_t ld) { return ((uintptr_t)p & 15) == 0 && (ld & 15) == 0; }
+
+/* A kernel's shared memory limit and how many clusters of it the device holds at once; asked once per kernel and device. */
+template <typename K> cudaError_t resident(K kernel, int threads, int shared, int cluster, int *clusters) {
+  cudaError_t err = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  if (err != cudaSuccess) return err;
+  cudaLaunchAttribute a[1];
+  a[0].id = cudaLaunchAttributeClusterDimension;
+  a[0].val.clusterDim.x = (unsigned)cluster, a[0].val.clusterDim.y = 1, a[0].val.clusterDim.z = 1;
+  cudaLaunchConfig_t c = {};
+  c.gridDim = dim3((unsigned)cluster), c.blockDim = dim3((unsigned)threads), c.dynamicSmemBytes = (size_t)shared;
+  c.attrs = a, c.numAttrs = 1;
+  if ((err = cudaOccupancyMaxActiveClusters(clusters, kernel, &c)) != cudaSuccess) return err;
+  return *clusters > 0 ? cudaSuccess : cudaErrorLaunchOutOfResources;
+}
+
+template <typename... P, typename... A>
+cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int cluster, int threads, int shared, bool early, A... args) {
+  cudaLaunchAttribute a[2];
+  a[0].id = cudaLaunchAttributeClusterDimension;
+  a[0].val.clusterDim.x = (unsigned)cluster, a[0].val.clusterDim.y = 1, a[0].val.clusterDim.z = 1;
+  a[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  a[1].val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t c = {};
+  c.gridDim = dim3((unsigned)(clusters * cluster)), c.blockDim = dim3((unsigned)threads), c.dynamicSmemBytes = (size_t)shared;
+  c.stream = stream, c.attrs = a, c.numAttrs = early ? 2 : 1;
+  return cudaLaunchKernelEx(&c, kernel, args...);
+}
+
+template <bool FORWARD, int BN, int STAGES, int CLUSTER, int BLOCKS>
+cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb, arb_wgmma::args g) {
+  static int held[MAX_DEVICES];
+  constexpr int shared = arb_wgmma::shared_bytes<BN, STAGES>();
+  auto *kernel = arb_wgmma::kernel<FORWARD, BN, STAGES, CLUSTER, BLOCKS>;
+  cudaError_t err;
+  if (!held[device] && (err = resident(kernel, arb_wgmma::THREADS, shared, CLUSTER, &held[device])) != cudaSuccess) return err;
+  CUtensorMap map_a, map_b;
+  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)g.depth, (uint64_t)up(g.cols, 32)};
+  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
+  const uint32_t box_a[2] = {arb_wgmma::BK, arb_wgmma::BM}, box_b[2] = {arb_wgmma::BK, BN / CLUSTER};
+  if ((err = encode(&map_a, a, 2, dim_a, stride_a, box_a)) != cudaSuccess) return err;
+  if ((err = encode(&map_b, b, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
+  g.m_tiles = (int32_t)(up(g.m, arb_wgmma::BM * CLUSTER) / (arb_wgmma::BM * CLUSTER));
+  g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
+  const int32_t limit = 3072 / BN, groups = (g.col_tiles + limit - 1) / limit;
+  g.group = (g.col_tiles + groups - 1) / groups;
+  const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
+  const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
+  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma::THREADS, shared, true, map_a, map_b, g);
+}
+
+template <bool FORWARD>
+cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+                         const arb_wgmma::args &g) {
+  int kind = g_variant;
+  if (kind < 0) {
+    /* blocks of 256 columns unless they leave much of the last one, or of the device, empty */
+    const int64_t wide = up(g.cols, 256) * up(g.m, 256), narrow = up(g.cols, 128) * up(g.m, 128);
+    kind = wide > narrow + narrow / 16 || wide < (int64_t)sms * 128 * 256 ? NARROW : WIDE_PAIR;
+  }
+  switch (kind) {
+  case WIDE_PAIR: return product<FORWARD, 256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
+  case WIDE: return product<FORWARD, 256, 4, 1, 1>(stream, device, a, lda, b, ldb, g);
+  case NARROW_PAIR: return product<FORWARD, 128, 3, 2, 2>(stream, device, a, lda, b, ldb, g);
+  default: return product<FORWARD, 128, 3, 1, 2>(stream, device, a, lda, b, ldb, g);
+  }
+}
+
+template <int BN, int SA, int SB, int ST, int CLUSTER>
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq, const arb_vote_args &v) {
+  static int held[MAX_DEVICES];
+  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, SA, SB, ST>();
+  auto *kernel = arb_wgmma_dw::kernel<BN, SA, SB, ST, CLUSTER>;
+  cudaError_t err;
+  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::THREADS, shared, CLUSTER, &held[device])) != cudaSuccess)
+    return err;
+  CUtensorMap map_a, map_b;
+  const uint64_t rows = (uint64_t)v.rows_per_grain, grains = (uint64_t)v.grains;
+  const uint64_t dim_a[3] = {(uint64_t)v.n, rows, grains}, dim_b[3] = {(uint64_t)v.k, rows, grains};
+  const uint64_t stride_a[2] = {(uint64_t)ldt, (uint64_t)ldt * rows}, stride_b[2] = {(uint64_t)ldq, (uint64_t)ldq * rows};
+  const uint32_t box_a[3] = {128, arb_wgmma_dw::BK / CLUSTER, 1}, box_b[3] = {128, arb_wgmma_dw::BK, 1};
+  if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
+  if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
+  arb_wgmma_dw::args g;
+  g.v = v;
+  g.row_tiles = (int32_t)(up(v.n, arb_wgmma_dw::BM) / arb_wgmma_dw::BM);
+  g.col_tiles = (int32_t)(up(v.k, BN * CLUSTER) / (BN * CLUSTER));
+  g.units = g.row_tiles * g.col_tiles * v.grains;
+  const int clusters = g.units < held[device] ? g.units : held[device];
+  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma_dw::THREADS, shared, false, map_a, map_b, g);
+}
+
+cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
+                       const arb_vote_args &v) {
+  int kind = g_variant;
+  if (kind < 0) { /* the shortest of the longest block's work; wide tiles cost about 1.7 narrow ones */
+    const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256), narrow = rows * (up(v.k, 128) / 128);
+    kind = 17 * (up(wide, sms) / sms) < 10 * (up(narrow, sms) / sms) ? WIDE : NARROW;
+  }
+  switch (kind) {
+  case WIDE_PAIR: return votes<256, 3, 2, 3, 2>(stream, device, tq, ldt, q, ldq, v);
+  case WIDE: return votes<256, 3, 2, 3, 1>(stream, device, tq, ldt, q, ldq, v);
+  case NARROW_PAIR: return votes<128, 4, 4, 4, 2>(stream, device, tq, ldt, q, ldq, v);
+  default: return votes<128, 4, 4, 4, 1>(stream, device, tq, ldt, q, ldq, v);
+  }
+}
+
+/* The operand as bulk copies want it: itself, or a padded copy at *work, which moves on. */
+const int8_t *padded(cudaStream_t stream, const int8_t *x, int64_t rows, int64_t width, int64_t *ld, uint8_t **work) {
+  *ld = width;
+  if (aligned(x, width)) return x;
+  *ld = up(width, 16);
+  int8_t *to = reinterpret_cast<int8_t *>(*work);
+  const int64_t pieces = rows * (*ld / 16), blocks = (pieces + arb_prep::THREADS - 1) / arb_prep::THREADS;
+  arb_prep::pad_rows<<<(unsigned)(blocks < 65536 ? blocks : 65536), arb_prep::THREADS, 0, stream>>>(rows, (int32_t)width,
+                                                                                                  (int32_t)*ld, x, to);
+  *work += up(rows * *ld, 256);
+  return to;
+}
+
+template <int FORM> cudaError_t portable(cudaStream_t stream, const arb_mma::args &g) {
+  const dim3 grid((unsigned)(up(g.b.rows, arb_mma::TILE) / arb_mma::TILE), (unsigned)(up(g.a.rows, arb_mma::TILE) / arb_mma::TILE));
+  arb_mma::kernel<FORM><<<grid, arb_mma::THREADS, 0, stream>>>(g);
+  return cudaGetLastError();
+}
+
+bool shape_ok(int64_t m, int64_t k, int64_t n) {
+  const int64_t limit = (int64_t)1 << 24;
+  return m >= 1 && n >= 1 && k >= 1 && m < limit && n < limit && k < limit;
+}
+
+} // namespace
+
+extern "C" int arb_cuda_gemm_path(int wanted) {
+  g_path = wanted < 0 ? -1 : wanted == 0 ? 0 : 1;
+  g_variant = wanted > 1 && wanted < 2 + TILE_KINDS ? wanted - 2 : -1;
+  device_facts f;
+  int id;
+  if (facts(&f, &id) != cudaSuccess) return 0;
+  return g_path != 0 && f.hopper;
+}
+
+extern "C" size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n) {
+  const int64_t k16 = up(k, 16), n16 = up(n, 16);
+  const int64_t trits = up(n, 32) * k16 > up(k, 32) * n16 ? up(n, 32) * k16 : up(k, 32) * n16;
+  return (size_t)(up(4 * up(n, 32), 256) + up(trits, 256) + up(m * k16, 256) + up(m * n16, 256));
+}
+
+extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
+                                             const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {
+  device_facts f;
+  int id;
+  cudaError_t err = facts(&f, &id);
+  if (err != cudaSuccess) return err;
+  if (!shape_ok(m, k, n)) return cudaErrorInvalidValue;
+  if (!f.hopper || g_path == 0) {
+    arb_mma::args g = {};
+    g.a = {reinterpret_cast<const uint8_t *>(q), k, (int32_t)m, (int32_t)k};
+    g.b = {code, k, (int32_t)n, (int32_t)k};
+    g.scale = s, g.e = e, g.out = y;
+    return portable<arb_mma::FORWARD>(stream, g);
+  }
+  uint8_t *at = static_cast<uint8_t *>(work);
+  float *gain = reinterpret_cast<float *>(at);
+  at += up(4 * up(n, 32), 256);
+  uint8_t *trits = at;
+  const int64_t ldb = up(k, 16);
+  at += up(up(n, 32) * ldb, 256);
+  int64_t lda;
+  const int8_t *a = padded(stream, q, m, k, &lda, &at);
+  const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
+  arb_prep::expand<<<(unsigned)(blocks < 2048 ? blocks : 2048), arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code,
+                                                                                              e, trits, gain);
+  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  arb_wgmma::args g = {};
+  g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
+  return pick_product<true>(stream, id, f.sms, a, lda, trits, ldb, g);
+}
+
+extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
+                                        const uint8_t *code, float *dx, void *work) {
+  device_facts f;
+  int id;
+  cudaError_t err = facts(&f, &id);
+  if (err != cudaSuccess) return err;
+  if (!shape_ok(m, k, n)) return cudaErrorInvalidValue;
+  if (!f.hopper || g_path == 0) {
+    arb_mma::args g = {};
+    g.a = {reinterpret_cast<const uint8_t *>(hq), n, (int32_t)m, (int32_t)n};
+    g.b = {code, k, (int32_t)k, (int32_t)n};
+    g.scale = sh, g.out = dx;
+    return portable<arb_mma::DX>(stream, g);
+  }
+  uint8_t *at = static_cast<uint8_t *>(work), *trits = at;
+  const int64_t ldb = up(n, 16);
+  at += up(up(k, 32) * ldb, 256);
+  int64_t lda;
+  const int8_t *a = padded(stream, hq, m, n, &lda, &at);
+  const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
+  arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code, trits);
+  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  arb_wgmma::args g = {};
+  g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.out = dx;
+  return pick_product<false>(stream, id, f.sms, a, lda, trits, ldb, g);
+}
+
+extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
+  device_facts f;
+  int id;
+  cudaError_t err = facts(&f, &id);
+  if (err != cudaSuccess) return err;
+  const int64_t rows = d->rows_per_grain * d->grains;
+  if (!shape_ok(rows, d->k, d->n) || d->rows_per_grain < 1 || d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->members < 1 ||
+      d->members > ARB_CUDA_GEMM_MEMBERS || d->vmax < 1 || d->vmax > 127)
+    return cudaErrorInvalidValue;
+  arb_vote_args v = {};
+  v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
+  v.grains = d->grains, v.first = d->first, v.stride = d->stride, v.members = d->members;
+  for (int i = 0; i <= d->members; i++) v.begin[i] = (int32_t)d->begin[i];
+  v.cexp = d->cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
+  if (!f.hopper || g_path == 0) {
+    arb_mma::args g = {};
+    g.a = {reinterpret_cast<const uint8_t *>(d->tq), d->n, (int32_t)d->n, (int32_t)d->rows_per_grain};
+    g.b = {reinterpret_cast<const uint8_t *>(d->q), d->k, (int32_t)d->k, (int32_t)d->rows_per_grain};
+    g.v = v;
+    return portable<arb_mma::DW>(stream, g);
+  }
+  uint8_t *at = static_cast<uint8_t *>(work);
+  int64_t ldt, ldq;
+  const int8_t *tq = padded(stream, d->tq, rows, d->n, &ldt, &at), *q = padded(stream, d->q, rows, d->k, &ldq, &at);
+  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  return pick_votes(stream, id, f.sms, tq, ldt, q, ldq, v);
+}

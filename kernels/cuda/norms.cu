@@ -1,0 +1,140 @@
+/* RMSNorm on the residual stream, forward (with the add and the quantisation) and backward. A warp a row; a row rests in shared
+ * memory between the pass that loads it, the sum in its fixed order, and the pass that writes. */
+#include "kernels/cuda/device.cuh"
+
+template <bool V>
+static __global__ void __launch_bounds__(128)
+    add_norm_quant_kernel(int64_t m, int width, const float *__restrict__ x_in, const uint16_t *__restrict__ y,
+                          float *__restrict__ x_out, const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
+                          float *__restrict__ inv_out, int *nonfinite) {
+  extern __shared__ float4 shared[];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
+  float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
+  arb_gains_shared(e, width, gain);
+  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+    const int64_t at = row * width;
+#pragma unroll 4
+    for (int i = 4 * lane; i < width; i += 128) {
+      float a[4], b[4];
+      if (x_in) arb_load4<V>(x_in + at, i, width, a);
+      if (y) arb_load4<V>(y + at, i, width, b);
+#pragma unroll
+      for (int j = 0; j < 4; j++) a[j] = x_in && y ? a[j] + b[j] : (x_in ? a[j] : b[j]);
+      if (x_out) arb_store4<V>(x_out + at, i, width, a);
+      arb_store4<true>(x, i, pad, a);
+    }
+    __syncwarp();
+    const float inv = arb_inv_rms(arb_row_square_sum_shared(x, width, lane), width);
+    if (lane == 0) inv_out[row] = inv;
+    uint32_t bits = 0;
+#pragma unroll 4
+    for (int i = 4 * lane; i < width; i += 128) {
+      float v[4], g[4];
+      arb_load4<true>(x, i, pad, v);
+      arb_load4<true>(gain, i, pad, g);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        v[j] = (v[j] * inv) * g[j];
+        const uint32_t b = arb_bits_of_f32(v[j]) & 0x7fffffffu;
+        bits = i + j < width && b > bits ? b : bits;
+      }
+      arb_store4<true>(x, i, pad, v); /* read back by this lane alone */
+    }
+    bits = __reduce_max_sync(ARB_CUDA_FULL, bits);
+    arb_quantise_row<V>(x, width, bits, lane, q + at, s + row, nonfinite);
+    __syncwarp();
+  }
+}
+
+static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *x_in, const uint16_t *y,
+                                 float *x_out, const int8_t *e, int8_t *q, float *s, float *inv) {
+  arb_cuda *c = arb_cuda_of(be);
+  const int64_t m = arb_rows_count(r);
+  const bool wide = width % 4 == 0 && arb_cuda_aligned(x_in, 16) && arb_cuda_aligned(y, 8) && arb_cuda_aligned(x_out, 16) &&
+                    arb_cuda_aligned(q, 4);
+  auto kernel = wide ? add_norm_quant_kernel<true> : add_norm_quant_kernel<false>;
+  arb_row_shape shape;
+  ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
+  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "add_norm_quant"));
+  ARB_CUDA_LAUNCH(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q, s,
+                  inv, c->nonfinite);
+  return ARB_OK;
+}
+
+/* T: float for the stream, uint16_t for bf16. */
+template <bool V, typename T>
+static __global__ void __launch_bounds__(128)
+    norm_backward_kernel(int64_t m, int width, const T *__restrict__ x, const float *__restrict__ inv_in,
+                         const int8_t *__restrict__ e, const float *__restrict__ dy, int accumulate, float *__restrict__ g) {
+  extern __shared__ float4 shared[];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
+  float *gain = reinterpret_cast<float *>(shared), *gy = gain + pad * (1 + 2 * warp), *xhat = gy + pad;
+  arb_gains_shared(e, width, gain);
+  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+    const int64_t at = row * width;
+    const float inv = inv_in[row];
+#pragma unroll 4
+    for (int i = 4 * lane; i < width; i += 128) {
+      float d[4], v[4], w[4];
+      arb_load4<V>(dy + at, i, width, d);
+      arb_load4<V>(x + at, i, width, v);
+      arb_load4<true>(gain, i, pad, w);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        d[j] = d[j] * w[j];
+        v[j] = v[j] * inv;
+      }
+      arb_store4<true>(gy, i, pad, d);
+      arb_store4<true>(xhat, i, pad, v);
+    }
+    __syncwarp();
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int i = lane; i < width; i += 32) {
+      const float product = gy[i] * xhat[i];
+      sum += product;
+    }
+    const float mean = arb_divf(arb_warp_sum(sum), (float)width);
+#pragma unroll 4
+    for (int i = 4 * lane; i < width; i += 128) {
+      float d[4], v[4], o[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      if (accumulate) arb_load4<V>(g + at, i, width, o);
+      arb_load4<true>(gy, i, pad, d);
+      arb_load4<true>(xhat, i, pad, v);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const float t = inv * (d[j] - v[j] * mean);
+        o[j] = accumulate ? o[j] + t : t;
+      }
+      arb_store4<V>(g + at, i, width, o);
+    }
+    __syncwarp();
+  }
+}
+
+static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
+                                const float *inv, const int8_t *e, const float *dy, int accumulate, float *g) {
+  arb_cuda *c = arb_cuda_of(be);
+  const int64_t m = arb_rows_count(r);
+  const bool wide = width % 4 == 0 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(y, 8) && arb_cuda_aligned(dy, 16) &&
+                    arb_cuda_aligned(g, 16);
+  arb_row_shape shape;
+  ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
+  if (y) {
+    auto kernel = wide ? norm_backward_kernel<true, uint16_t> : norm_backward_kernel<false, uint16_t>;
+    ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "norm_backward"));
+    ARB_CUDA_LAUNCH(c, "norm_backward (bf16)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, y, inv, e, dy,
+                    accumulate, g);
+    return ARB_OK;
+  }
+  auto kernel = wide ? norm_backward_kernel<true, float> : norm_backward_kernel<false, float>;
+  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "norm_backward"));
+  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x, inv, e, dy,
+                  accumulate, g);
+  return ARB_OK;
+}
+
+void arb_cuda_fill_norms(arb_ops *ops) {
+  ops->add_norm_quant = add_norm_quant;
+  ops->norm_backward = norm_backward;
+}
