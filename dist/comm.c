@@ -127,6 +127,7 @@ arb_status arb_comm_barrier(arb_comm *c) {
 
 arb_status arb_comm_agree(arb_comm *c, arb_status mine) {
   ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "agree: no communicator");
+  c->blamed = -1;
   if (mine == ARB_ERR_COMM) return mine;
   /* The largest word is the worst status and, among its ranks, the lowest. */
   int64_t word = ((int64_t)arb_comm_severity(mine) << 32) + (c->size - 1 - c->rank);
@@ -136,6 +137,7 @@ arb_status arb_comm_agree(arb_comm *c, arb_status mine) {
   /* This rank's own failure came first and owns the message. */
   if (st != ARB_OK) return mine != ARB_OK && mine != ARB_REQUEUE ? mine : st;
   const arb_status worst = arb_comm_from_severity((int)(word >> 32));
+  c->blamed = worst == ARB_OK ? -1 : c->size - 1 - (int)(word & INT32_MAX);
   if (worst == ARB_OK || mine != ARB_OK) return worst;
   arb_fail_clear(); /* of a failure that this rank has dealt with */
   return ARB_FAIL(worst, "rank %d %s: %s", c->size - 1 - (int)(word & INT32_MAX),

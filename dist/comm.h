@@ -80,6 +80,7 @@ struct arb_comm {
   int64_t payload[ARB_TRAFFIC__COUNT]; /* bytes handed to the transport by this rank since the last reset */
   arb_comm_record ring[ARB_COMM_RING];
   int64_t sequence; /* collectives entered so far */
+  int blamed;       /* rank that the last arb_comm_agree named, or -1 */
   arb_comm_hook hook;
   arb_board_slot *board; /* [local_size], borrowed from the transport; NULL: this rank is alone */
   void *ctx;

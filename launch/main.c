@@ -91,8 +91,7 @@ static void report(arb_status st) {
   fprintf(stderr, "arbdist: %s: %s\n", arb_status_name(st), arb_fail_message());
 }
 
-/* This process's rank as its launcher says, before any transport exists; 0 alone. All ranks read the same command line and
- * file, so rank 0 speaks for them. */
+/* This process's rank as its launcher says, before any transport exists; 0 alone. */
 static int launcher_rank(void) {
   static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -100,7 +99,14 @@ static int launcher_rank(void) {
   return 0;
 }
 
-static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
+/* Before ranks can talk. All of them usually read the same command line and file, so rank 0 speaks first; another rank that
+ * still lives a moment later failed alone. */
+static void report_early(arb_status st) {
+  if (st != ARB_OK && launcher_rank() != 0) sleep(1);
+  report(st);
+}
+
+static arb_status run_with_comm(const job *j, int *argc, char ***argv, int *reported) {
   arb_comm *comm = NULL;
   arb_watchdog *dog = NULL;
   arb_status st;
@@ -124,15 +130,15 @@ static arb_status run_with_comm(const job *j, int *argc, char ***argv) {
   }
   (void)argc;
   (void)argv;
+  *reported = 1;
   arb_log_setup(comm->rank, ARB_LOG_INFO);
   st = arb_watchdog_create((double)j->cfg->dist.timeout_s, on_silence, NULL, &dog);
   if (st == ARB_OK) st = arb_watchdog_attach(dog, comm);
   st = arb_comm_agree(comm, st);
   if (st == ARB_OK) st = body(comm, (void *)(uintptr_t)j);
-  /* Every rank leaves with the same code. The rank at fault says why, and rank 0 who it was; a configuration is the same for
-   * all, so one voice is enough. */
-  const int own_fault = st != ARB_ERR_CONFIG && st != ARB_ERR_PEER && strncmp(arb_fail_message(), "rank ", 5) != 0;
-  if (comm->rank == 0 || own_fault) report(st);
+  /* Every rank leaves with the same code, and one of them says why: the one that the ranks agreed on, or, where nothing could
+   * be agreed, each for itself. */
+  if (comm->blamed < 0 || comm->blamed == comm->rank) report(st);
   arb_watchdog_destroy(&dog);
   arb_comm_destroy(&comm);
   return st;
@@ -160,13 +166,15 @@ int main(int argc, char **argv) {
         st = arb_loopback_run(args.loopback, body, (void *)(uintptr_t)&j);
         report(st);
       } else {
-        st = run_with_comm(&j, &argc, &argv);
+        int reported = 0;
+        st = run_with_comm(&j, &argc, &argv, &reported);
+        if (!reported) report_early(st);
       }
       arb_args_deinit(&args);
       return exit_code(st);
     }
   }
-  if (launcher_rank() == 0) report(st);
+  report_early(st);
   arb_args_deinit(&args);
   return exit_code(st);
 }

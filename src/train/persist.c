@@ -70,14 +70,19 @@ out:
 arb_status arb_trainer_save(arb_trainer *t) { return arb_comm_agree(t->comm, t->comm->rank == 0 ? save_local(t) : ARB_OK); }
 
 static void say_skipped(const char *line, void *arg) {
-  (void)arg;
+  if (!strstr(line, ".tmp-")) ++*(int *)arg; /* a save that did not finish was never a checkpoint */
   arb_log(ARB_LOG_WARN, "checkpoint", "%s", line);
 }
 
 static arb_status load_local(arb_trainer *t, snapshot *s, arb_ckpt_meta *meta) {
   char dir[2048];
   checkpoint_dir(t->cfg, dir, sizeof dir);
-  ARB_TRY(arb_ckpt_latest(dir, &meta->step, say_skipped, NULL));
+  int refused = 0;
+  ARB_TRY(arb_ckpt_latest(dir, &meta->step, say_skipped, &refused));
+  ARB_REQUIRE(
+      meta->step >= 0 || refused == 0, ARB_ERR_CHECKPOINT,
+      "%s: %d checkpoint%s, none of which verifies; move the folder away, or set checkpoint.resume = no, to start afresh", dir,
+      refused, refused == 1 ? "" : "s");
   if (meta->step < 0) return ARB_OK;
   ARB_TRY(arb_ckpt_load(dir, meta->step, meta, s->file, s->count));
   ARB_REQUIRE(meta->step <= t->cfg->train.steps, ARB_ERR_CHECKPOINT, "%s: step %lld is past train.steps = %lld", dir,

@@ -1,4 +1,4 @@
-#include "src/train/trainer.h"
+#include "src/train/trainer_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,10 +36,14 @@ static arb_status make_identity(arb_trainer *t) {
   return ARB_OK;
 }
 
-static arb_status load_text(const arb_config *cfg, const char *key, const char *path, arb_text *out) {
-  const arb_status st = arb_text_load(path, out);
+/* Puts the place of a setting in front of the message of a failure that it caused. */
+static arb_status blame(arb_status st, const arb_config *cfg, const char *key) {
   if (st != ARB_OK) arb_fail_context("%s (%s)", arb_config_origin(cfg, key), key);
   return st;
+}
+
+static arb_status load_text(const arb_config *cfg, const char *key, const char *path, arb_text *out) {
+  return blame(arb_text_load(path, out), cfg, key);
 }
 
 static arb_status prepare(arb_trainer *t, int data) {
@@ -53,12 +57,13 @@ static arb_status prepare(arb_trainer *t, int data) {
   const int64_t at_once = wanted < local ? wanted : local;
   if (data & ARB_TRAINER_TRAIN) {
     ARB_TRY(load_text(c, "data.train", c->data.train, &t->train));
-    ARB_TRY(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences));
+    ARB_TRY(blame(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences), c,
+                  "data.train"));
   }
   if ((data & ARB_TRAINER_VALID) && c->data.valid[0]) {
     int64_t offset;
     ARB_TRY(load_text(c, "data.valid", c->data.valid, &t->valid));
-    ARB_TRY(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset));
+    ARB_TRY(blame(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset), c, "data.valid"));
   }
   ARB_TRY(make_identity(t));
   const arb_model_spec spec = {.dim = c->model.dim,
@@ -92,6 +97,7 @@ arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *
     st = prepare(t, data);
   }
   st = arb_comm_agree(comm, st);
+  if (st == ARB_OK) st = arb_trainer_same_everywhere(t);
   if (st != ARB_OK)
     arb_trainer_destroy(&t);
   else

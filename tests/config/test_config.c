@@ -1,7 +1,7 @@
 /* Defaults, print and load, help, identity, origins, rules between keys, and the list of mistakes. */
 #include <math.h>
 
-#include "config_file.h"
+#include "tests/config/config_file.h"
 
 /* Every key and its default: a second writing of the table, so that a slip in either shows. */
 static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",

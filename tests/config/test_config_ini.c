@@ -1,7 +1,7 @@
 /* Malformed and unusual ini files: each is read as meant or refused with the right line. */
 #include <sys/stat.h>
 
-#include "config_file.h"
+#include "tests/config/config_file.h"
 
 static void test_empty_and_plain(void **state) {
   folder *f = *state;

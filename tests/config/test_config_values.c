@@ -1,7 +1,7 @@
 /* Values of every type, text in quotes, paths, overrides, and independence of the locale. */
 #include <locale.h>
 
-#include "config_file.h"
+#include "tests/config/config_file.h"
 
 /* One call per text, so that a failure names it. */
 static void refuse_all(const char *key, const char *const *texts, const char *expected) {
@@ -142,7 +142,6 @@ static void test_bools_and_words(void **state) {
     snprintf(text, sizeof text, "debug.poison=%s", words[i]);
     arb_assert_ok(set(&cfg, text));
     assert_int_equal(cfg.debug.poison, i % 2);
-    assert_false(cfg.debug.poison);
   }
   static const char *const bad[] = {"Ture", "True", "YES", "", "2", "y", "yes ", NULL};
   refuse_all("checkpoint.resume", bad, "expected yes or no (or true, false, on, off, 1, 0)");
