@@ -90,7 +90,7 @@ static void norm_back_row(const float *x, float inv, const float *gain, const fl
 void ARB_AT_LEVEL(arb_row_norm_backward)(const arb_row_args *a, int64_t begin, int64_t end, arb_row_scratch *tmp) {
   const int64_t w = a->width;
   for (int64_t row = begin; row < end; row++) {
-    const float *x = a->x_in + row * w;
+    const float *x = a->x_in ? a->x_in + row * w : NULL;
     if (a->y) {
       const uint16_t *restrict y = a->y + row * w;
       float *restrict wide = tmp->c;

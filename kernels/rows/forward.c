@@ -110,7 +110,7 @@ void ARB_AT_LEVEL(arb_row_xent)(const arb_row_args *a, int64_t begin, int64_t en
     exp_row(x, max, n, p);
     const float sum = arb_row_sum(p, n);
     const float loss = arb_logf(sum) - (x[target] - max);
-    if (!(loss < 2048.0f)) { /* also NaN and, through it, any non-finite logit */
+    if (!(loss < 2048.0f)) { /* NaN too: a NaN or +inf logit makes the loss NaN */
       arb_row_set_nonfinite(&a->env);
     } else {
       loss_sum += (int64_t)rintf(loss * 0x1p20f);

@@ -1,0 +1,52 @@
+/* Random arguments for every slot of a backend, and the table of slots: what each writes and how it is called. */
+#ifndef ARB_TESTS_KERNELS_SLOT_CASES_H
+#define ARB_TESTS_KERNELS_SLOT_CASES_H
+
+#include "kernels/backend.h"
+
+#define MAX_INPUTS 40
+#define MAX_OUTPUTS 12
+
+/* One set of arguments; each slot takes what it needs. */
+typedef struct {
+  uint64_t seed;
+  uint32_t step;
+  arb_rows rows;
+  int64_t m, context, width, ldz, lddz, ldg;
+  int slots, slot, use, vmax, accumulate;
+  int64_t used; /* grains that used the stack */
+  float eta_units, weight;
+  float *x, *dy, *bias, *inv, *s, *sh, *g, *before; /* g [m][ldg] */
+  uint16_t *y, *z, *logits;
+  int8_t *e, *q, *hq, *tq, *cast; /* cast [n][k]: votes of earlier batches */
+  int32_t *ids, *targets, *cexp, *d;
+  uint32_t *tmax;
+  int32_t pad;
+  arb_stack w;
+  struct {
+    void *data, *copy;
+    size_t bytes;
+  } input[MAX_INPUTS];
+  int inputs;
+} problem;
+
+void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t context, int64_t width, int64_t n, int64_t k);
+void slot_problem_drop(problem *p);
+
+typedef struct {
+  size_t bytes, row; /* row: bytes a row of activations, 0 where the output is none */
+  const void *start; /* NULL: a pattern */
+} output;
+
+typedef struct {
+  const char *name;
+  int (*plan)(const problem *p, output *o); /* returns the number of outputs, 0: not for this problem */
+  arb_status (*run)(arb_backend *be, const problem *p, void *const *o);
+} slot;
+
+/* The first of the table; these raise the non-finite flag and work on each row alone. */
+enum { SLOT_NORM_BOTH, SLOT_NORM_X, SLOT_NORM_Y, SLOT_GATE, SLOT_GLU, SLOT_XENT, SLOT_GRAD };
+extern const slot slots[];
+extern const size_t slot_count;
+
+#endif
