@@ -157,6 +157,16 @@ typedef struct {
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
 
+  /* ---- recorded sequences (optional: NULL where calls are cheap anyway) ---- */
+  /* Between record_begin and record_end slots are noted, not run; replay runs them again with the same arguments, and with what
+   * begin_step and upload have since written. Run the same calls once before recording: nothing may allocate while recording.
+   * upload, download, sync, take_nonfinite and digest cannot be recorded. record_end after an error discards: *sequence NULL.
+   */
+  arb_status (*record_begin)(arb_backend *be);
+  arb_status (*record_end)(arb_backend *be, void **sequence);
+  arb_status (*replay)(arb_backend *be, void *sequence);
+  void (*sequence_free)(arb_backend *be, void *sequence);
+
   /* ---- measurement (optional: NULL where a backend does not measure) ---- */
   /* Time and calls of operation `index` since the last reset; ARB_ERR_ARG past the last one. reset: start over, index ignored.
    */

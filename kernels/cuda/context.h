@@ -13,9 +13,9 @@
 typedef struct {
   int device;
   cudaStream_t stream;
-  arb_cuda_step *step; /* device */
-  int *nonfinite;      /* device */
-  arb_u128 *partial;   /* device, [ARB_CUDA_PARTIALS] */
+  arb_cuda_step *step;    /* device */
+  int *nonfinite;         /* device */
+  arb_u128 *partial;      /* device, [ARB_CUDA_PARTIALS] */
   arb_u128 *host_partial; /* pinned */
   int *host_flag;         /* pinned */
   void *work;             /* device work memory of one slot call; grows */
@@ -45,11 +45,11 @@ ARB_NODISCARD arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, co
 ARB_NODISCARD arb_status arb_cuda_allow_shared(arb_cuda *c, const void *kernel, size_t bytes, const char *name);
 
 /* kernel: a __global__ function or a pointer to one. */
-#define ARB_CUDA_LAUNCH(c, name, kernel, grid, block, shared, ...)           \
-  do {                                                                       \
-    arb_cuda_launch_begin(c);                                                \
-    (kernel)<<<(grid), (block), (shared), (c)->stream>>>(__VA_ARGS__);       \
-    ARB_TRY(arb_cuda_launch_end((c), (name), __FILE__, __LINE__));           \
+#define ARB_CUDA_LAUNCH(c, name, kernel, grid, block, shared, ...)     \
+  do {                                                                 \
+    arb_cuda_launch_begin(c);                                          \
+    (kernel)<<<(grid), (block), (shared), (c)->stream>>>(__VA_ARGS__); \
+    ARB_TRY(arb_cuda_launch_end((c), (name), __FILE__, __LINE__));     \
   } while (0)
 
 static inline int64_t arb_cuda_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -72,5 +72,6 @@ void arb_cuda_fill_embedding(arb_ops *ops);
 void arb_cuda_fill_products(arb_ops *ops);
 void arb_cuda_fill_update(arb_ops *ops);
 void arb_cuda_fill_digest(arb_ops *ops);
+void arb_cuda_fill_record(arb_ops *ops);
 
 #endif

@@ -32,9 +32,10 @@ arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file
 }
 
 arb_status arb_cuda_allow_shared(arb_cuda *c, const void *kernel, size_t bytes, const char *name) {
-  ARB_REQUIRE(bytes <= c->shared_block, ARB_ERR_UNSUPPORTED, "%s: a block needs %zu bytes of shared memory, this GPU has %zu", name,
-              bytes, c->shared_block);
-  if (bytes > 48 * 1024) ARB_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+  ARB_REQUIRE(bytes <= c->shared_block, ARB_ERR_UNSUPPORTED, "%s: a block needs %zu bytes of shared memory, this GPU has %zu",
+              name, bytes, c->shared_block);
+  if (bytes > 48 * 1024)
+    ARB_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
   return ARB_OK;
 }
 
@@ -107,8 +108,7 @@ static arb_status upload(arb_backend *be, void *dst, const void *host, size_t by
 }
 
 static arb_status download(arb_backend *be, void *host, const void *src, size_t bytes) {
-  if (bytes != 0)
-    ARB_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, arb_cuda_of(be)->stream), "download");
+  if (bytes != 0) ARB_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, arb_cuda_of(be)->stream), "download");
   return sync(be);
 }
 
@@ -171,19 +171,20 @@ static arb_status find_device(int device, cudaDeviceProp *properties) {
                     error == cudaSuccess ? "none is visible" : cudaGetErrorString(error), driver / 1000, driver % 1000 / 10,
                     runtime / 1000, runtime % 1000 / 10);
   }
-  ARB_REQUIRE(device >= 0 && device < count, ARB_ERR_UNSUPPORTED, "GPU %d was asked for, %d are visible (0 to %d)", device, count,
-              count - 1);
+  ARB_REQUIRE(device >= 0 && device < count, ARB_ERR_UNSUPPORTED, "GPU %d was asked for, %d are visible (0 to %d)", device,
+              count, count - 1);
   ARB_CUDA_TRY(cudaSetDevice(device), "choosing the GPU");
   ARB_CUDA_TRY(cudaGetDeviceProperties(properties, device), "reading the GPU's properties");
   cudaFuncAttributes attributes;
   const cudaError_t image = cudaFuncGetAttributes(&attributes, set_step);
   if (image != cudaSuccess) {
     (void)cudaGetLastError();
-    return ARB_FAIL(ARB_ERR_UNSUPPORTED,
-                    "GPU %d (%s, compute capability %d.%d) cannot run this build: %s (driver supports CUDA %d.%d, this build was "
-                    "made with CUDA %d.%d)",
-                    device, properties->name, properties->major, properties->minor, cudaGetErrorString(image), driver / 1000,
-                    driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return ARB_FAIL(
+        ARB_ERR_UNSUPPORTED,
+        "GPU %d (%s, compute capability %d.%d) cannot run this build: %s (driver supports CUDA %d.%d, this build was "
+        "made with CUDA %d.%d)",
+        device, properties->name, properties->major, properties->minor, cudaGetErrorString(image), driver / 1000,
+        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
   }
   return ARB_OK;
 }
@@ -234,6 +235,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   o->take_nonfinite = take_nonfinite;
   o->destroy = destroy;
   arb_cuda_fill_random(o);
+  arb_cuda_fill_record(o);
   arb_cuda_fill_norms(o);
   arb_cuda_fill_gates(o);
   arb_cuda_fill_recurrence(o);

@@ -61,10 +61,16 @@ static __device__ __forceinline__ void arb_load4(const uint16_t *row, int i, int
   }
 }
 
+/* One 16-byte store to global memory, written out because the compiler may split an ordinary one of four known floats. */
+static __device__ __forceinline__ void arb_store_wide(float *to, float a, float b, float c, float d) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(a), "f"(b), "f"(c), "f"(d)
+               : "memory");
+}
+
 template <bool V>
 static __device__ __forceinline__ void arb_store4(float *row, int i, int width, const float v[4]) {
   if (V) {
-    *reinterpret_cast<float4 *>(row + i) = make_float4(v[0], v[1], v[2], v[3]);
+    arb_store_wide(row + i, v[0], v[1], v[2], v[3]);
   } else {
 #pragma unroll
     for (int j = 0; j < 4; j++)
@@ -72,16 +78,60 @@ static __device__ __forceinline__ void arb_store4(float *row, int i, int width, 
   }
 }
 
-/* Low byte: the nearest integer of x, |x| <= 127 (arb_rint_small and a conversion). */
-static __device__ __forceinline__ uint32_t arb_round_byte(float x) { return arb_bits_of_f32(x + ARB_CUDA_RINT) & 0xffu; }
+/* The same to shared memory, which is always padded. */
+static __device__ __forceinline__ void arb_store4_shared(float *row, int i, const float v[4]) {
+  *reinterpret_cast<float4 *>(row + i) = make_float4(v[0], v[1], v[2], v[3]);
+}
 
-/* Low byte: arb_stochastic_round(x, r) for |x| <= 127, all in exact float operations: floor from the nearest integer, and
- * (r + 0.5) 2^-16 read off a mantissa. */
-static __device__ __forceinline__ float arb_stochastic(float x, uint32_t r) {
-  const float near = (x + ARB_CUDA_RINT) - ARB_CUDA_RINT;
-  const float f = near - (near > x ? 1.0f : 0.0f);
-  const float u = arb_f32_of_bits(0x3f800040u | (r << 7)) - 1.0f;
-  return f + (u < x - f ? 1.0f : 0.0f);
+/* 1 / d, correctly rounded, for 1 <= d <= 2: a quadratic seed (relative error 0.0101), then Newton steps. The one before the
+ * last rounds upwards, without which d = 2 - 2^-23 ends a unit low. Checked against the division for every d. No branch, so
+ * several of them overlap, unlike a division. */
+static __device__ __forceinline__ float arb_reciprocal_1_2(float d) {
+  float r = arb_fmaf(arb_fmaf(0x1.4afd6ap-2f, d, -0x1.745d18p+0f), d, 0x1.0f83ep+1f);
+  r = arb_fmaf(r, arb_fmaf(-d, r, 1.0f), r);
+  r = __fmaf_ru(r, arb_fmaf(-d, r, 1.0f), r);
+  return arb_fmaf(r, arb_fmaf(-d, r, 1.0f), r);
+}
+
+/* arb_sigmoidf of kernels/common/math.h with its division written as above: the same bits for every float. */
+static __device__ __forceinline__ float arb_sigmoid(float x) {
+  const float e = arb_exp_core_(fmaxf(-arb_fabsf(x), -104.0f)); /* a NaN is clamped too */
+  const float n = x < 0.0f ? e : 1.0f;
+  const float d = 1.0f + e;
+  const float c = e - (d - 1.0f);
+  const float inv = arb_reciprocal_1_2(d);
+  const float q = n * inv;
+  const float rem = arb_fmaf(-q, c, arb_fmaf(-q, d, n));
+  const float y = arb_fmaf(rem, inv, q);
+  return x == x ? y : arb_f32_of_bits(ARB_F32_NAN_BITS);
+}
+
+/* max(m, |x|), and a NaN when either is one. */
+static __device__ __forceinline__ float arb_max_abs(float m, float x) {
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(m), "f"(fabsf(x)));
+  return r;
+}
+
+/* arb_clamp as two instructions: a NaN becomes the limit. */
+static __device__ __forceinline__ float arb_clamp_fast(float x, float limit) { return fmaxf(fminf(x, limit), -limit); }
+
+/* Low byte: the nearest integer of x, |x| <= 127 (arb_rint_small and a conversion). */
+static __device__ __forceinline__ uint32_t arb_round_byte(float x) { return arb_bits_of_f32(x + ARB_CUDA_RINT); }
+
+/* Low byte: arb_stochastic_round(x, draw j of b) for |x| <= 127. Added downwards, the constant leaves floor(x) in the low bits;
+ * (r + 0.5) 2^-16 is read off a mantissa. All of it exact, so the comparison is the reference's. */
+static __device__ __forceinline__ uint32_t arb_stochastic_byte(float x, const arb_philox_block &b, int j) {
+  const float t = __fadd_rd(x, ARB_CUDA_RINT);
+  const float d = x - (t - ARB_CUDA_RINT);
+  const uint32_t r = (j & 1) ? b.v[j >> 1] >> 9 : b.v[j >> 1] << 7;
+  const float u = arb_f32_of_bits((r & 0x007fff80u) | 0x3f800040u) - 1.0f;
+  return arb_bits_of_f32(t) + (u < d ? 1u : 0u);
+}
+
+/* Four low bytes in one word, first lowest. */
+static __device__ __forceinline__ uint32_t arb_pack4(const uint32_t b[4]) {
+  return __byte_perm(__byte_perm(b[0], b[1], 0x0040), __byte_perm(b[2], b[3], 0x0040), 0x5410);
 }
 
 static __device__ __forceinline__ uint32_t arb_half_of(const arb_philox_block &b, int j) {
@@ -103,9 +153,9 @@ static __device__ __forceinline__ void arb_quantise_row(const float *y, int widt
   for (int i = 4 * lane; i < width; i += 128) {
     uint32_t b[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) b[j] = zero ? 0u : arb_round_byte(arb_clamp(y[i + j] * inv, 127.0f));
+    for (int j = 0; j < 4; j++) b[j] = zero ? 0u : arb_round_byte(arb_clamp_fast(y[i + j] * inv, 127.0f));
     if (V) {
-      *reinterpret_cast<uint32_t *>(q + i) = b[0] | b[1] << 8 | b[2] << 16 | b[3] << 24;
+      *reinterpret_cast<uint32_t *>(q + i) = arb_pack4(b);
     } else {
 #pragma unroll
       for (int j = 0; j < 4; j++)

@@ -6,8 +6,9 @@
 #define THREADS 256
 
 template <bool V>
-static __global__ void __launch_bounds__(THREADS) digest_kernel(uint64_t array, const unsigned char *__restrict__ data, int64_t rows,
-                                                                int64_t row_bytes, int64_t first_row, arb_u128 *partial) {
+static __global__ void __launch_bounds__(THREADS)
+    digest_kernel(uint64_t array, const unsigned char *__restrict__ data, int64_t rows, int64_t row_bytes, int64_t first_row,
+                  arb_u128 *partial) {
   __shared__ uint64_t low[THREADS / 32], high[THREADS / 32];
   const int64_t words = (row_bytes + 7) / 8, total = rows * words;
   arb_u128 sum = {0, 0};

@@ -18,8 +18,9 @@ static __global__ void table_kernel(int n, int k, const uint8_t *__restrict__ co
 
 /* A warp copies one column: one (row, slot). V: in pieces of 16 bytes. */
 template <bool V>
-static __global__ void lookup_kernel(int64_t m, int n, int slots, uint32_t context, int32_t pad, const int32_t *__restrict__ ids,
-                                     const uint16_t *__restrict__ table, uint16_t *__restrict__ out) {
+static __global__ void lookup_kernel(int64_t m, int n, int slots, uint32_t context, int32_t pad,
+                                     const int32_t *__restrict__ ids, const uint16_t *__restrict__ table,
+                                     uint16_t *__restrict__ out) {
   const int lane = threadIdx.x & 31;
   const int64_t warps = (int64_t)gridDim.x * (blockDim.x >> 5), total = m * slots;
   for (int64_t i = (int64_t)blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5); i < total; i += warps) {
@@ -50,33 +51,37 @@ static arb_status embed_forward(arb_backend *be, const arb_rows *r, int64_t cont
   return ARB_OK;
 }
 
-/* 32 channels of one grain: a lane owns a channel, so only warps meet in shared memory. sum[k][33], the odd stride for the
- * transposed read. */
-static __global__ void embed_dw_kernel(int n, int k, int64_t rows_per_grain, uint32_t context, int back, int32_t pad,
-                                       const int32_t *__restrict__ ids, const int8_t *__restrict__ tq, int32_t *__restrict__ d) {
+#define GROUP 8 /* channels of a block: a warp takes four rows at a time */
+
+/* GROUP channels of one grain, summed by id in shared memory; sum[k][GROUP + 1], the odd stride for the transposed read. */
+static __global__ void __launch_bounds__(512)
+    embed_dw_kernel(int n, int k, int rows_per_grain, uint32_t context, int back, int32_t pad, const int32_t *__restrict__ ids,
+                    const int8_t *__restrict__ tq, int32_t *__restrict__ d) {
   extern __shared__ int32_t sum[];
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  const int channel0 = (int)blockIdx.x * 32, channel = channel0 + lane;
-  const int64_t row0 = blockIdx.y * rows_per_grain;
-  for (int i = (int)threadIdx.x; i < k * 33; i += (int)blockDim.x) sum[i] = 0;
+  const int channel0 = (int)blockIdx.x * GROUP, own = (int)threadIdx.x % GROUP, channel = channel0 + own;
+  const int first = (int)threadIdx.x / GROUP, step = (int)blockDim.x / GROUP;
+  const int64_t row0 = (int64_t)blockIdx.y * rows_per_grain;
+  for (int i = (int)threadIdx.x; i < k * (GROUP + 1); i += (int)blockDim.x) sum[i] = 0;
   __syncthreads();
   if (channel < n) {
 #pragma unroll 4
-    for (int64_t i = warp; i < rows_per_grain; i += warps) {
+    for (int i = first; i < rows_per_grain; i += step) {
       const int64_t row = row0 + i;
       const int32_t id = slot_id(ids, row, context, back, pad);
-      atomicAdd(&sum[id * 33 + lane], (int32_t)tq[row * n + channel]);
+      atomicAdd(&sum[id * (GROUP + 1) + own], (int32_t)tq[row * n + channel]);
     }
   }
   __syncthreads();
-  const int channels = n - channel0 < 32 ? n - channel0 : 32;
+  const int channels = n - channel0 < GROUP ? n - channel0 : GROUP;
   int32_t *out = d + ((int64_t)blockIdx.y * n + channel0) * k;
-  for (int i = (int)threadIdx.x; i < channels * k; i += (int)blockDim.x) out[i] = sum[i % k * 33 + i / k];
+  for (int c = 0; c < channels; c++)
+    for (int i = (int)threadIdx.x; i < k; i += (int)blockDim.x) out[c * k + i] = sum[i * (GROUP + 1) + c];
 }
 
 /* The same for an alphabet that shared memory cannot hold; d was zeroed. */
 static __global__ void embed_dw_large_kernel(int n, int k, int64_t rows_per_grain, int64_t total, uint32_t context, int back,
-                                             int32_t pad, const int32_t *__restrict__ ids, const int8_t *__restrict__ tq, int32_t *d) {
+                                             int32_t pad, const int32_t *__restrict__ ids, const int8_t *__restrict__ tq,
+                                             int32_t *d) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t row = i / n, channel = i - row * n, grain = row / rows_per_grain;
     atomicAdd(&d[(grain * n + channel) * k + slot_id(ids, row, context, back, pad)], (int32_t)tq[i]);
@@ -87,12 +92,12 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
                            int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d) {
   arb_cuda *c = arb_cuda_of(be);
   const int back = slots - 1 - slot;
-  const size_t shared = (size_t)w->k * 33 * sizeof(int32_t);
+  const size_t shared = (size_t)w->k * (GROUP + 1) * sizeof(int32_t);
   if (shared <= c->shared_block) {
     ARB_TRY(arb_cuda_allow_shared(c, (const void *)embed_dw_kernel, shared, "embed_dw"));
-    const dim3 grid((unsigned)arb_cuda_ceil(w->n, 32), (unsigned)r->grains);
-    ARB_CUDA_LAUNCH(c, "embed_dw", embed_dw_kernel, grid, 1024, shared, (int)w->n, (int)w->k, r->rows_per_grain, (uint32_t)context,
-                    back, pad, ids, tq, d);
+    const dim3 grid((unsigned)arb_cuda_ceil(w->n, GROUP), (unsigned)r->grains);
+    ARB_CUDA_LAUNCH(c, "embed_dw", embed_dw_kernel, grid, 512, shared, (int)w->n, (int)w->k, (int)r->rows_per_grain,
+                    (uint32_t)context, back, pad, ids, tq, d);
     return ARB_OK;
   }
   const int64_t total = arb_rows_count(r) * w->n;

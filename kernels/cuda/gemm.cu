@@ -12,13 +12,15 @@
 #include "kernels/cuda/gemm_prep.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/gemm_wgmma_dw.cuh"
+#include "kernels/cuda/gemm_wgmma_still.cuh"
 
 namespace {
 
 constexpr int MAX_DEVICES = 64;
+constexpr int MAX_BLOCKS = 160; /* of a dW grid: each may leave two tiles of 128 x 256 votes to be joined */
 
 /* Forward and dx tiles; dW tiles. The order is that of arb_cuda_gemm_path(1 + variant). */
-enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, TILE_KINDS };
+enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
 
 int g_path = -1, g_variant = -1;
 
@@ -41,7 +43,7 @@ cudaError_t facts(device_facts *out, int *id) {
     if (major == 9 && minor == 0) { /* and the build holds sm_90a code: other builds have an empty body bound to 32 threads */
       cudaFuncAttributes a;
       if ((err = cudaFuncGetAttributes(&a, arb_wgmma::kernel<true, 256, 4, 2, 1>)) != cudaSuccess) return err;
-      f.hopper = a.maxThreadsPerBlock >= arb_wgmma::THREADS;
+      f.hopper = a.maxThreadsPerBlock >= arb_wgmma::threads(1);
     }
     if ((err = cudaDeviceGetAttribute(&f.sms, cudaDevAttrMultiProcessorCount, *id)) != cudaSuccess) return err;
     known[*id] = f;
@@ -51,7 +53,8 @@ cudaError_t facts(device_facts *out, int *id) {
 }
 
 /* A byte tensor of up to three dimensions, innermost first; strides of the outer ones in bytes. */
-cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t *dim, const uint64_t *stride, const uint32_t *box) {
+cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t *dim, const uint64_t *stride,
+                   const uint32_t *box) {
   typedef CUresult (*encoder)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
                               const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                               CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -59,22 +62,25 @@ cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t 
   if (!entry) {
     void *found = nullptr;
     cudaDriverEntryPointQueryResult result;
-    const cudaError_t err = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
+    const cudaError_t err =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
     if (err != cudaSuccess) return err;
     if (result != cudaDriverEntryPointSuccess || !found) return cudaErrorNotSupported;
     entry = found;
   }
   const cuuint32_t ones[3] = {1, 1, 1};
-  const CUresult r = reinterpret_cast<encoder>(entry)(
-      map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)rank, const_cast<void *>(base), dim, stride, box, ones,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult r =
+      reinterpret_cast<encoder>(entry)(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)rank, const_cast<void *>(base), dim,
+                                       stride, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 bool aligned(const void *p, int64_t ld) { return ((uintptr_t)p & 15) == 0 && (ld & 15) == 0; }
 
 /* A kernel's shared memory limit and how many clusters of it the device holds at once; asked once per kernel and device. */
-template <typename K> cudaError_t resident(K kernel, int threads, int shared, int cluster, int *clusters) {
+template <typename K>
+cudaError_t resident(K kernel, int threads, int shared, int cluster, int *clusters) {
   cudaError_t err = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   if (err != cudaSuccess) return err;
   cudaLaunchAttribute a[1];
@@ -88,7 +94,8 @@ template <typename K> cudaError_t resident(K kernel, int threads, int shared, in
 }
 
 template <typename... P, typename... A>
-cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int cluster, int threads, int shared, bool early, A... args) {
+cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int cluster, int threads, int shared, bool early,
+                   A... args) {
   cudaLaunchAttribute a[2];
   a[0].id = cudaLaunchAttributeClusterDimension;
   a[0].val.clusterDim.x = (unsigned)cluster, a[0].val.clusterDim.y = 1, a[0].val.clusterDim.z = 1;
@@ -101,12 +108,14 @@ cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int 
 }
 
 template <bool FORWARD, int BN, int STAGES, int CLUSTER, int BLOCKS>
-cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb, arb_wgmma::args g) {
+cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+                    arb_wgmma::args g) {
   static int held[MAX_DEVICES];
   constexpr int shared = arb_wgmma::shared_bytes<BN, STAGES>();
   auto *kernel = arb_wgmma::kernel<FORWARD, BN, STAGES, CLUSTER, BLOCKS>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, arb_wgmma::THREADS, shared, CLUSTER, &held[device])) != cudaSuccess) return err;
+  if (!held[device] && (err = resident(kernel, arb_wgmma::threads(BLOCKS), shared, CLUSTER, &held[device])) != cudaSuccess)
+    return err;
   CUtensorMap map_a, map_b;
   const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)g.depth, (uint64_t)up(g.cols, 32)};
   const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
@@ -119,7 +128,27 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
   g.group = (g.col_tiles + groups - 1) / groups;
   const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
   const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
-  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma::THREADS, shared, true, map_a, map_b, g);
+  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma::threads(BLOCKS), shared, true, map_a, map_b, g);
+}
+
+template <bool FORWARD>
+cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+                  arb_wgmma::args g) {
+  using namespace arb_wgmma_still;
+  static int held[MAX_DEVICES];
+  auto *kernel = arb_wgmma_still::kernel<FORWARD>;
+  cudaError_t err;
+  if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
+  CUtensorMap map_a, map_b;
+  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)g.depth, (uint64_t)up(g.cols, 32)};
+  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
+  const uint32_t box_a[2] = {BK, ROWS}, box_b[2] = {BK, BN};
+  if ((err = encode(&map_a, a, 2, dim_a, stride_a, box_a)) != cudaSuccess) return err;
+  if ((err = encode(&map_b, b, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
+  g.m_tiles = (int32_t)(up(g.m, ROWS) / ROWS);
+  g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
+  const int64_t units = (int64_t)g.m_tiles * g.col_tiles;
+  return launch(kernel, stream, (int)(units < held[device] ? units : held[device]), 1, THREADS, SHARED, true, map_a, map_b, g);
 }
 
 template <bool FORWARD>
@@ -127,25 +156,40 @@ cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t 
                          const arb_wgmma::args &g) {
   int kind = g_variant;
   if (kind < 0) {
-    /* blocks of 256 columns unless they leave much of the last one, or of the device, empty */
-    const int64_t wide = up(g.cols, 256) * up(g.m, 256), narrow = up(g.cols, 128) * up(g.m, 128);
-    kind = wide > narrow + narrow / 16 || wide < (int64_t)sms * 128 * 256 ? NARROW : WIDE_PAIR;
+    /* as measured on an H200: B at rest for shallow products that are not bound by fp32 stores; narrow tiles where wide ones
+       would leave much of the last column tile, or of the device, empty; pairs where the traffic from L2 counts */
+    const int64_t wide = up(g.cols, 256) * up(g.m, 256), narrow = up(g.cols, 128) * up(g.m, 128),
+                  one_wave = (int64_t)sms * 128 * 256;
+    const bool shallow = g.depth <= arb_wgmma_still::CHUNKS * arb_wgmma_still::BK, ragged = wide > narrow + narrow / 16;
+    kind = wide < one_wave      ? NARROW
+           : ragged             ? (shallow ? NARROW_PAIR : WIDE)
+           : FORWARD && shallow ? STILL
+           : g.depth >= 4096    ? WIDE_PAIR
+                                : WIDE;
   }
+  if (kind == STILL && g.depth > arb_wgmma_still::CHUNKS * arb_wgmma_still::BK) kind = NARROW;
   switch (kind) {
-  case WIDE_PAIR: return product<FORWARD, 256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
-  case WIDE: return product<FORWARD, 256, 4, 1, 1>(stream, device, a, lda, b, ldb, g);
-  case NARROW_PAIR: return product<FORWARD, 128, 3, 2, 2>(stream, device, a, lda, b, ldb, g);
-  default: return product<FORWARD, 128, 3, 1, 2>(stream, device, a, lda, b, ldb, g);
+    case STILL:
+      return still<FORWARD>(stream, device, a, lda, b, ldb, g);
+    case WIDE_PAIR:
+      return product<FORWARD, 256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
+    case WIDE:
+      return product<FORWARD, 256, 4, 1, 1>(stream, device, a, lda, b, ldb, g);
+    case NARROW_PAIR:
+      return product<FORWARD, 128, 3, 2, 2>(stream, device, a, lda, b, ldb, g);
+    default:
+      return product<FORWARD, 128, 3, 1, 2>(stream, device, a, lda, b, ldb, g);
   }
 }
 
 template <int BN, int SA, int SB, int ST, int CLUSTER>
-cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq, const arb_vote_args &v) {
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
+                  const arb_vote_args &v, uint32_t *parts) {
   static int held[MAX_DEVICES];
   constexpr int shared = arb_wgmma_dw::shared_bytes<BN, SA, SB, ST>();
   auto *kernel = arb_wgmma_dw::kernel<BN, SA, SB, ST, CLUSTER>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::THREADS, shared, CLUSTER, &held[device])) != cudaSuccess)
+  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BN), shared, CLUSTER, &held[device])) != cudaSuccess)
     return err;
   CUtensorMap map_a, map_b;
   const uint64_t rows = (uint64_t)v.rows_per_grain, grains = (uint64_t)v.grains;
@@ -159,22 +203,29 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt
   g.row_tiles = (int32_t)(up(v.n, arb_wgmma_dw::BM) / arb_wgmma_dw::BM);
   g.col_tiles = (int32_t)(up(v.k, BN * CLUSTER) / (BN * CLUSTER));
   g.units = g.row_tiles * g.col_tiles * v.grains;
-  const int clusters = g.units < held[device] ? g.units : held[device];
-  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma_dw::THREADS, shared, false, map_a, map_b, g);
+  const int limit = held[device] < MAX_BLOCKS / CLUSTER ? held[device] : MAX_BLOCKS / CLUSTER;
+  g.blocks = g.units < limit ? g.units : limit;
+  g.parts = parts;
+  if ((err = launch(kernel, stream, g.blocks, CLUSTER, arb_wgmma_dw::threads(BN), shared, false, map_a, map_b, g)) !=
+      cudaSuccess)
+    return err;
+  bool shared_tiles = false; /* does a share end inside a tile? */
+  for (int i = 1; i < g.blocks && !shared_tiles; i++) shared_tiles = arb_wgmma_dw::share(g.units, i, g.blocks) % v.grains != 0;
+  if (!shared_tiles) return cudaSuccess;
+  return launch(arb_wgmma_dw::join<BN, CLUSTER>, stream, g.row_tiles * g.col_tiles * CLUSTER, 1, 256, 0, true, g);
 }
 
-cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
-                       const arb_vote_args &v) {
-  int kind = g_variant;
-  if (kind < 0) { /* the shortest of the longest block's work; wide tiles cost about 1.7 narrow ones */
-    const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256), narrow = rows * (up(v.k, 128) / 128);
-    kind = 17 * (up(wide, sms) / sms) < 10 * (up(narrow, sms) / sms) ? WIDE : NARROW;
-  }
-  switch (kind) {
-  case WIDE_PAIR: return votes<256, 3, 2, 3, 2>(stream, device, tq, ldt, q, ldq, v);
-  case WIDE: return votes<256, 3, 2, 3, 1>(stream, device, tq, ldt, q, ldq, v);
-  case NARROW_PAIR: return votes<128, 4, 4, 4, 2>(stream, device, tq, ldt, q, ldq, v);
-  default: return votes<128, 4, 4, 4, 1>(stream, device, tq, ldt, q, ldq, v);
+cudaError_t pick_votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
+                       const arb_vote_args &v, uint32_t *parts) {
+  switch (g_variant) { /* narrow tiles won at every measured shape */
+    case WIDE_PAIR:
+      return votes<256, 3, 2, 3, 2>(stream, device, tq, ldt, q, ldq, v, parts);
+    case WIDE:
+      return votes<256, 3, 2, 3, 1>(stream, device, tq, ldt, q, ldq, v, parts);
+    case NARROW_PAIR:
+      return votes<128, 4, 4, 4, 2>(stream, device, tq, ldt, q, ldq, v, parts);
+    default:
+      return votes<128, 4, 4, 4, 1>(stream, device, tq, ldt, q, ldq, v, parts);
   }
 }
 
@@ -186,13 +237,15 @@ const int8_t *padded(cudaStream_t stream, const int8_t *x, int64_t rows, int64_t
   int8_t *to = reinterpret_cast<int8_t *>(*work);
   const int64_t pieces = rows * (*ld / 16), blocks = (pieces + arb_prep::THREADS - 1) / arb_prep::THREADS;
   arb_prep::pad_rows<<<(unsigned)(blocks < 65536 ? blocks : 65536), arb_prep::THREADS, 0, stream>>>(rows, (int32_t)width,
-                                                                                                  (int32_t)*ld, x, to);
+                                                                                                    (int32_t)*ld, x, to);
   *work += up(rows * *ld, 256);
   return to;
 }
 
-template <int FORM> cudaError_t portable(cudaStream_t stream, const arb_mma::args &g) {
-  const dim3 grid((unsigned)(up(g.b.rows, arb_mma::TILE) / arb_mma::TILE), (unsigned)(up(g.a.rows, arb_mma::TILE) / arb_mma::TILE));
+template <int FORM>
+cudaError_t portable(cudaStream_t stream, const arb_mma::args &g) {
+  const dim3 grid((unsigned)(up(g.b.rows, arb_mma::TILE) / arb_mma::TILE),
+                  (unsigned)(up(g.a.rows, arb_mma::TILE) / arb_mma::TILE));
   arb_mma::kernel<FORM><<<grid, arb_mma::THREADS, 0, stream>>>(g);
   return cudaGetLastError();
 }
@@ -202,7 +255,7 @@ bool shape_ok(int64_t m, int64_t k, int64_t n) {
   return m >= 1 && n >= 1 && k >= 1 && m < limit && n < limit && k < limit;
 }
 
-} // namespace
+}  // namespace
 
 extern "C" int arb_cuda_gemm_path(int wanted) {
   g_path = wanted < 0 ? -1 : wanted == 0 ? 0 : 1;
@@ -216,11 +269,12 @@ extern "C" int arb_cuda_gemm_path(int wanted) {
 extern "C" size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n) {
   const int64_t k16 = up(k, 16), n16 = up(n, 16);
   const int64_t trits = up(n, 32) * k16 > up(k, 32) * n16 ? up(n, 32) * k16 : up(k, 32) * n16;
-  return (size_t)(up(4 * up(n, 32), 256) + up(trits, 256) + up(m * k16, 256) + up(m * n16, 256));
+  return (size_t)(up(4 * up(n, 32), 256) + up(trits, 256) + up(m * k16, 256) + up(m * n16, 256)) +
+         (size_t)MAX_BLOCKS * 2 * 128 * 256;
 }
 
-extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
-                                             const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {
+extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q,
+                                             const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {
   device_facts f;
   int id;
   cudaError_t err = facts(&f, &id);
@@ -242,8 +296,8 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   int64_t lda;
   const int8_t *a = padded(stream, q, m, k, &lda, &at);
   const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
-  arb_prep::expand<<<(unsigned)(blocks < 2048 ? blocks : 2048), arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code,
-                                                                                              e, trits, gain);
+  arb_prep::expand<<<(unsigned)(blocks < 2048 ? blocks : 2048), arb_prep::THREADS, 0, stream>>>(
+      (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain);
   if ((err = cudaGetLastError()) != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
@@ -302,5 +356,5 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   int64_t ldt, ldq;
   const int8_t *tq = padded(stream, d->tq, rows, d->n, &ldt, &at), *q = padded(stream, d->q, rows, d->k, &ldq, &at);
   if ((err = cudaGetLastError()) != cudaSuccess) return err;
-  return pick_votes(stream, id, f.sms, tq, ldt, q, ldq, v);
+  return pick_votes(stream, id, tq, ldt, q, ldq, v, reinterpret_cast<uint32_t *>(at));
 }

@@ -4,7 +4,8 @@
  * (kernels/common/trit.h), T its trits. Values of q, hq and tq lie in [-127, 127]. m, n, k >= 1; m, n, k < 2^24.
  * All pointers are device memory; outputs at least 16 bytes aligned as a whole (cudaMalloc, an arena), inputs of any alignment
  * (16 is fast). Asynchronous on `stream`, may be captured in a CUDA graph. Nothing is allocated.
- * work: arb_cuda_gemm_work_bytes(...) bytes, 256 aligned, content unspecified before and after; calls on one stream may share it.
+ * work: arb_cuda_gemm_work_bytes(...) bytes, 256 aligned, content unspecified before and after; calls on one stream may share
+ * it.
  *
  * Results depend on the arguments alone: sums are integers, and every float operation is the one of kernels/ref. */
 #ifndef ARB_KERNELS_CUDA_GEMM_H
@@ -18,8 +19,8 @@
 extern "C" {
 #endif
 
-#define ARB_CUDA_GEMM_MEMBERS 4    /* = ARB_MAX_MEMBERS */
-#define ARB_CUDA_GEMM_ROWS 131072  /* rows of a grain in one dw call: 131072 * 127 * 127 < 2^31 */
+#define ARB_CUDA_GEMM_MEMBERS 4   /* = ARB_MAX_MEMBERS */
+#define ARB_CUDA_GEMM_ROWS 131072 /* rows of a grain in one dw call: 131072 * 127 * 127 < 2^31 */
 
 /* What changes from step to step, in device memory, so that a captured graph can be replayed. */
 typedef struct {
@@ -48,13 +49,13 @@ typedef struct {
   int64_t rows_per_grain; /* 1 .. ARB_CUDA_GEMM_ROWS */
   int32_t grains, first, stride;
   int64_t n, k;
-  const int8_t *tq; /* [grains * rows_per_grain][n] */
-  const int8_t *q;  /* [grains * rows_per_grain][k] */
-  int32_t members;  /* 1 .. ARB_CUDA_GEMM_MEMBERS */
+  const int8_t *tq;                         /* [grains * rows_per_grain][n] */
+  const int8_t *q;                          /* [grains * rows_per_grain][k] */
+  int32_t members;                          /* 1 .. ARB_CUDA_GEMM_MEMBERS */
   int64_t begin[ARB_CUDA_GEMM_MEMBERS + 1]; /* begin[0] = 0, begin[members] = n */
-  const int32_t *cexp; /* [grains][members] */
-  const int8_t *p;     /* [n] */
-  int32_t vmax;        /* 1 .. 127 */
+  const int32_t *cexp;                      /* [grains][members] */
+  const int8_t *p;                          /* [n] */
+  int32_t vmax;                             /* 1 .. 127 */
   uint32_t tensor;
   const arb_cuda_step *step;
   int8_t *votes; /* [n][k] */
@@ -62,7 +63,8 @@ typedef struct {
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
 
 /* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.
- * For tests and measurements; process-wide. Returns the path that the current device would take. */
+ * 2 .. 6 force one tile of the sm_90a kernels (gemm.cu, tile_kind). For tests and measurements; process-wide. Returns the path
+ * that the current device would take. */
 int arb_cuda_gemm_path(int wanted);
 
 #ifdef __cplusplus

@@ -24,8 +24,8 @@ struct arb_vote_args {
  * crosses a byte: c >= 170 iff h and l + 86 has bit 7; c < 85 iff not h and l + 43 has not. */
 __device__ __forceinline__ uint32_t arb_trits4(uint32_t c) {
   const uint32_t h = c & 0x80808080u, l = c & 0x7f7f7f7fu;
-  const uint32_t plus = (h & (l + 0x56565656u)) >> 7;                          /* 1 per byte */
-  const uint32_t minus = ((~h & 0x80808080u) & ~(l + 0x2b2b2b2bu)) >> 7;       /* 1 per byte */
+  const uint32_t plus = (h & (l + 0x56565656u)) >> 7;                    /* 1 per byte */
+  const uint32_t minus = ((~h & 0x80808080u) & ~(l + 0x2b2b2b2bu)) >> 7; /* 1 per byte */
   return plus | (minus * 0xffu);
 }
 

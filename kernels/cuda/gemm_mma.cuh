@@ -148,6 +148,6 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
   }
 }
 
-} // namespace arb_mma
+}  // namespace arb_mma
 
 #endif

@@ -1,7 +1,7 @@
 /* op      forward and dx on Hopper: acc[m][cols] = A[m][depth] . B[cols][depth], A int8, B trits of the workspace, both K-major
  * shapes  tiles of 128 x BN; any m, cols, depth (bulk copies fill the tails with zeros, stores are masked)
- * layout  depth in chunks of 128 bytes, swizzled, STAGES deep; rows of B are stored permuted (gemm_prep.cuh, arb_permuted_row)
- *         so that an accumulator quad holds 8 neighbouring columns and stores whole sectors without a shuffle
+ * layout  depth in chunks of 128 bytes, swizzled, STAGES deep; rows of B are stored permuted (gemm_prep.cuh, permuted_row)
+ *         so that a thread holds 8 (dx: 4) neighbouring columns and a quad stores whole sectors without a shuffle
  * work    2 m cols depth operations; persistent blocks of one producer warp and two consumer warpgroups of 64 x BN each;
  *         a cluster of two blocks shares B by multicast
  * bytes   A once per group of column tiles, B from L2, the output once
@@ -15,7 +15,9 @@
 
 namespace arb_wgmma {
 
-constexpr int BM = 128, BK = 128, THREADS = 384;
+constexpr int BM = 128, BK = 128;
+/* Two consumer warpgroups; then a warpgroup that gives up its registers, or one more warp where two blocks share them. */
+constexpr int threads(int blocks) { return blocks == 1 ? 384 : 288; }
 
 struct args {
   int32_t m, cols, depth;
@@ -25,7 +27,10 @@ struct args {
   void *out;                         /* [m][cols] bf16 or fp32 */
 };
 
-template <int BN, int STAGES> constexpr int shared_bytes() { return STAGES * (BM + BN) * BK + 16 * STAGES + 1024; }
+template <int BN, int STAGES>
+constexpr int shared_bytes() {
+  return STAGES * (BM + BN) * BK + 16 * BN + 16 * STAGES + 1024;
+}
 
 #if ARB_HAVE_WGMMA
 using namespace arb_ptx;
@@ -50,34 +55,94 @@ __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
   return r;
 }
 
-/* Eight neighbouring columns of one row. Forward: a finite row scale gives no NaN, so the hardware's rounding is the contract's. */
-template <bool FORWARD>
-__device__ __forceinline__ void store8(const args &g, int32_t row, int32_t col, const int32_t (&acc)[8], float scale, const float (&gain)[8]) {
-  if (row >= g.m || col >= g.cols) return;
-  const int64_t at = (int64_t)row * g.cols + col;
-  float y[8];
+__device__ __forceinline__ bool finite(float x) { return arb_fabsf(x) < arb_f32_of_bits(ARB_F32_INF_BITS); }
+
+/* Any width, any scale: one element at a time, away from the straight path. */
+template <bool FORWARD, int WIDTH, int N>
+__device__ __forceinline__ void store_slowly(const args &g, int32_t row, int32_t col0, int t4, const int32_t (&acc)[N],
+                                             float s0, float s1) {
+  constexpr int GROUP = FORWARD ? 32 : 16;
 #pragma unroll
-  for (int i = 0; i < 8; i++) y[i] = FORWARD ? ((float)acc[i] * scale) * gain[i] : (float)acc[i] * scale;
+  for (int j = 0; j < WIDTH / 2; j++) { /* j: 8-column block, row half, column of two */
+    const int block = j / 4, h = j / 2 % 2, b = j % 2;
+    const int32_t col = col0 + 8 * block / GROUP * GROUP + GROUP / 4 * t4 + 2 * (block % (GROUP / 8)) + b;
+    if (row + 8 * h >= g.m || col >= g.cols) continue;
+    const int64_t at = (int64_t)(row + 8 * h) * g.cols + col;
+    const float y = (float)acc[j] * (h ? s1 : s0);
+    if (FORWARD)
+      static_cast<uint16_t *>(g.out)[at] = arb_bf16_of_f32(y * g.gain[col]);
+    else
+      static_cast<float *>(g.out)[at] = y;
+  }
+}
+
+/* What the epilogue of a tile needs, asked for before its products: the thread's two row scales and its share of the columns'
+ * gains, which put() leaves in shared memory for the warpgroup. Two buffers by turns: whoever writes one has seen the barrier
+ * that everybody reached after reading it. */
+template <bool FORWARD, int BN>
+struct ahead {
+  float s0, s1, gain[BN / 128];
+  __device__ __forceinline__ void get(const args &g, int32_t row, int32_t col0, int id) {
+    s0 = row < g.m ? g.scale[row] : 0.0f;
+    s1 = row + 8 < g.m ? g.scale[row + 8] : 0.0f;
+    if (FORWARD)
+#pragma unroll
+      for (int i = 0; i < BN / 128; i++) gain[i] = col0 + 128 * i + id < g.cols ? g.gain[col0 + 128 * i + id] : 0.0f;
+  }
+  __device__ __forceinline__ void put(float *gains, int id, int barrier) const {
+    if (FORWARD) {
+#pragma unroll
+      for (int i = 0; i < BN / 128; i++) gains[128 * i + id] = gain[i];
+      asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
+    }
+  }
+};
+
+/* A warpgroup's 64 x WIDTH sums to memory. The thread's rows are `row` and row + 8; its columns in each 32 (16 for dx) are
+ * neighbours because rows of B were permuted. A finite row scale gives no NaN, so the hardware's rounding to bf16 is the
+ * contract's. */
+template <bool FORWARD, int WIDTH, int N>
+__device__ __forceinline__ void store_tile(const args &g, int32_t row, int32_t col0, int t4, const int32_t (&acc)[N], float s0,
+                                           float s1, const float *gains) {
+  const bool in0 = row < g.m, in1 = row + 8 < g.m;
+  if ((g.cols & 7) != 0 || (FORWARD && !(finite(s0) && finite(s1)))) {
+    store_slowly<FORWARD, WIDTH>(g, row, col0, t4, acc, s0, s1);
+    return;
+  }
   if (FORWARD) {
-    uint16_t *out = static_cast<uint16_t *>(g.out) + at;
-    if ((g.cols & 7) == 0 && arb_fabsf(scale) < arb_f32_of_bits(ARB_F32_INF_BITS)) {
-      *reinterpret_cast<uint4 *>(out) =
-          make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
-      return;
-    }
+    const int32_t col = col0 + 8 * t4;
+    uint16_t *out0 = static_cast<uint16_t *>(g.out) + (int64_t)row * g.cols + col, *out1 = out0 + 8 * (int64_t)g.cols;
+    const float4 *gain = reinterpret_cast<const float4 *>(gains + 8 * t4);
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-      if (col + i < g.cols) out[i] = arb_bf16_of_f32(y[i]);
+    for (int i = 0; i < WIDTH / 32; i++) {
+      if (col + 32 * i >= g.cols) break;
+      const float4 u = gain[8 * i], v = gain[8 * i + 1];
+      const int32_t *a = acc + 16 * i;
+      const uint4 y0 = make_uint4(pack_bf16(((float)a[0] * s0) * u.x, ((float)a[1] * s0) * u.y),
+                                  pack_bf16(((float)a[4] * s0) * u.z, ((float)a[5] * s0) * u.w),
+                                  pack_bf16(((float)a[8] * s0) * v.x, ((float)a[9] * s0) * v.y),
+                                  pack_bf16(((float)a[12] * s0) * v.z, ((float)a[13] * s0) * v.w));
+      const uint4 y1 = make_uint4(pack_bf16(((float)a[2] * s1) * u.x, ((float)a[3] * s1) * u.y),
+                                  pack_bf16(((float)a[6] * s1) * u.z, ((float)a[7] * s1) * u.w),
+                                  pack_bf16(((float)a[10] * s1) * v.x, ((float)a[11] * s1) * v.y),
+                                  pack_bf16(((float)a[14] * s1) * v.z, ((float)a[15] * s1) * v.w));
+      if (in0) *reinterpret_cast<uint4 *>(out0 + 32 * i) = y0;
+      if (in1) *reinterpret_cast<uint4 *>(out1 + 32 * i) = y1;
+    }
   } else {
-    float *out = static_cast<float *>(g.out) + at;
-    if ((g.cols & 7) == 0) {
-      reinterpret_cast<float4 *>(out)[0] = make_float4(y[0], y[1], y[2], y[3]);
-      reinterpret_cast<float4 *>(out)[1] = make_float4(y[4], y[5], y[6], y[7]);
-      return;
-    }
+    const int32_t col = col0 + 4 * t4;
+    float *out0 = static_cast<float *>(g.out) + (int64_t)row * g.cols + col, *out1 = out0 + 8 * (int64_t)g.cols;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-      if (col + i < g.cols) out[i] = y[i];
+    for (int i = 0; i < WIDTH / 16; i++) {
+      if (col + 16 * i >= g.cols) break;
+      const int32_t *a = acc + 8 * i;
+      if (in0)
+        *reinterpret_cast<float4 *>(out0 + 16 * i) =
+            make_float4((float)a[0] * s0, (float)a[1] * s0, (float)a[4] * s0, (float)a[5] * s0);
+      if (in1)
+        *reinterpret_cast<float4 *>(out1 + 16 * i) =
+            make_float4((float)a[2] * s1, (float)a[3] * s1, (float)a[6] * s1, (float)a[7] * s1);
+    }
   }
 }
 #endif
@@ -85,16 +150,16 @@ __device__ __forceinline__ void store8(const args &g, int32_t row, int32_t col, 
 template <bool FORWARD, int BN, int STAGES, int CLUSTER, int BLOCKS>
 __global__ void
 #if ARB_HAVE_WGMMA || !defined(__CUDA_ARCH__)
-__launch_bounds__(THREADS, BLOCKS)
+__launch_bounds__(threads(BLOCKS), BLOCKS)
 #else
 __launch_bounds__(32)
 #endif
-kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const args g) {
+    kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const args g) {
 #if ARB_HAVE_WGMMA
   extern __shared__ uint8_t raw[];
   const uint32_t base = (shared_address(raw) + 1023u) & ~1023u;
   constexpr uint32_t A_BYTES = BM * BK, B_BYTES = BN * BK, STAGE = A_BYTES + B_BYTES;
-  const uint32_t full = base + STAGES * STAGE, empty = full + 8 * STAGES;
+  const uint32_t gains_at = base + STAGES * STAGE, full = gains_at + 16 * BN, empty = full + 8 * STAGES;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, role = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
   const uint32_t rank = CLUSTER > 1 ? cluster_rank() : 0;
   if (threadIdx.x == 0) {
@@ -106,29 +171,30 @@ kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtens
     }
     barriers_visible();
   }
-  if (CLUSTER > 1) cluster_sync();
-  else __syncthreads();
+  if (CLUSTER > 1)
+    cluster_sync();
+  else
+    __syncthreads();
   const int32_t tiles = g.m_tiles * g.col_tiles, step = (int32_t)gridDim.x / CLUSTER, start = (int32_t)blockIdx.x / CLUSTER;
   const int32_t chunks = (g.depth + BK - 1) / BK;
   wait_previous();
-  if (role == 0) {
+  if (role == 2) {
     if (BLOCKS == 1) registers_shrink<40>();
-    else registers_shrink<24>();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 256) {
       uint32_t stage = 0, phase = 1;
       for (int32_t t = start; t < tiles; t += step) {
         const place p = place_of(g, t);
         const int32_t row = (p.m * CLUSTER + (int32_t)rank) * BM, col = p.col * BN;
         for (int32_t c = 0; c < chunks; c++) {
           const uint32_t bar = full + 8 * stage, a = base + stage * STAGE, b = a + A_BYTES;
-          if (CLUSTER > 1) barrier_wait_cluster(empty + 8 * stage, phase);
-          else barrier_wait(empty + 8 * stage, phase);
+          barrier_wait(empty + 8 * stage, phase);
           barrier_expect(bar, STAGE);
           load_2d(a, &map_a, bar, c * BK, row);
           if (CLUSTER > 1)
             load_2d_multicast(b + rank * (B_BYTES / CLUSTER), &map_b, bar, c * BK, col + (int32_t)rank * (BN / CLUSTER),
                               (uint16_t)((1 << CLUSTER) - 1));
-          else load_2d(b, &map_b, bar, c * BK, col);
+          else
+            load_2d(b, &map_b, bar, c * BK, col);
           if (++stage == STAGES) {
             stage = 0;
             phase ^= 1;
@@ -138,12 +204,15 @@ kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtens
     }
   } else {
     if (BLOCKS == 1) registers_grow<232>();
-    else registers_grow<112>();
-    const int wg = role - 1, quad = lane / 4, t4 = lane % 4;
-    uint32_t stage = 0, phase = 0;
+    const int wg = role, quad = lane / 4, t4 = lane % 4;
+    uint32_t stage = 0, phase = 0, turn = 0;
     int32_t acc[BN / 2];
+    ahead<FORWARD, BN> next;
+    float *const gains = reinterpret_cast<float *>(raw + (gains_at - shared_address(raw))) + 2 * BN * wg;
     for (int32_t t = start; t < tiles; t += step) {
       const place p = place_of(g, t);
+      const int32_t row = (p.m * CLUSTER + (int32_t)rank) * BM + wg * 64 + (warp % 4) * 16 + quad;
+      next.get(g, row, p.col * BN, (int)threadIdx.x % 128);
       uint32_t previous = 0;
       for (int32_t c = 0; c < chunks; c++) {
         const uint32_t at = base + stage * STAGE;
@@ -156,8 +225,10 @@ kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtens
         if (c > 0) {
           mma_wait<1>();
           if (lane < CLUSTER) {
-            if (CLUSTER > 1) barrier_arrive_at(empty + 8 * previous, lane);
-            else barrier_arrive(empty + 8 * previous);
+            if (CLUSTER > 1)
+              barrier_arrive_at(empty + 8 * previous, lane);
+            else
+              barrier_arrive(empty + 8 * previous);
           }
         }
         previous = stage;
@@ -167,28 +238,16 @@ kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtens
         }
       }
       mma_wait<0>();
+      registers_held(acc);
       if (lane < CLUSTER) {
-        if (CLUSTER > 1) barrier_arrive_at(empty + 8 * previous, lane);
-        else barrier_arrive(empty + 8 * previous);
+        if (CLUSTER > 1)
+          barrier_arrive_at(empty + 8 * previous, lane);
+        else
+          barrier_arrive(empty + 8 * previous);
       }
-      const int32_t row = (p.m * CLUSTER + (int32_t)rank) * BM + wg * 64 + (warp % 4) * 16 + quad;
-      const float s0 = row < g.m ? g.scale[row] : 0.0f, s1 = row + 8 < g.m ? g.scale[row + 8] : 0.0f;
-#pragma unroll
-      for (int i = 0; i < BN / 32; i++) {
-        const int32_t col = p.col * BN + 32 * i + 8 * t4;
-        float gain[8];
-        if (FORWARD && col < g.cols) {
-          const float4 u = reinterpret_cast<const float4 *>(g.gain + col)[0], v = reinterpret_cast<const float4 *>(g.gain + col)[1];
-          gain[0] = u.x, gain[1] = u.y, gain[2] = u.z, gain[3] = u.w, gain[4] = v.x, gain[5] = v.y, gain[6] = v.z, gain[7] = v.w;
-        }
-        int32_t x[8];
-#pragma unroll
-        for (int j = 0; j < 8; j++) x[j] = acc[16 * i + 4 * (j / 2) + j % 2];
-        store8<FORWARD>(g, row, col, x, s0, gain);
-#pragma unroll
-        for (int j = 0; j < 8; j++) x[j] = acc[16 * i + 4 * (j / 2) + 2 + j % 2];
-        store8<FORWARD>(g, row + 8, col, x, s1, gain);
-      }
+      float *const mine = gains + BN * (turn++ & 1);
+      next.put(mine, (int)threadIdx.x % 128, 3 + wg);
+      store_tile<FORWARD, BN>(g, row, p.col * BN, t4, acc, next.s0, next.s1, mine);
     }
   }
   if (CLUSTER > 1) cluster_sync(); /* no block leaves while another may still signal it */
@@ -197,6 +256,6 @@ kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtens
 #endif
 }
 
-} // namespace arb_wgmma
+}  // namespace arb_wgmma
 
 #endif

@@ -64,15 +64,15 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
-static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets, float weight,
-                       float *g, int64_t *loss, int64_t *count) {
+static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
+                       float weight, float *g, int64_t *loss, int64_t *count) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  arb_row_shape shape;
+  arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, n, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)xent_kernel, shape.shared, "xent"));
-  ARB_CUDA_LAUNCH(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)n, logits, targets, weight, g, loss,
-                  count, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)n, logits, targets, weight, g,
+                  loss, count, c->nonfinite);
   return ARB_OK;
 }
 

@@ -2,11 +2,13 @@
  * memory between the pass that loads it, the sum in its fixed order, and the pass that writes. */
 #include "kernels/cuda/device.cuh"
 
-template <bool V>
+enum { ADD, ONLY_X, ONLY_Y }; /* what the stream is: x + y, x, y */
+
+template <int FORM, bool V>
 static __global__ void __launch_bounds__(128)
     add_norm_quant_kernel(int64_t m, int width, const float *__restrict__ x_in, const uint16_t *__restrict__ y,
-                          float *__restrict__ x_out, const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
-                          float *__restrict__ inv_out, int *nonfinite) {
+                          float *__restrict__ x_out, const int8_t *__restrict__ e, int8_t *__restrict__ q,
+                          float *__restrict__ s, float *__restrict__ inv_out, int *nonfinite) {
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
@@ -16,17 +18,17 @@ static __global__ void __launch_bounds__(128)
 #pragma unroll 4
     for (int i = 4 * lane; i < width; i += 128) {
       float a[4], b[4];
-      if (x_in) arb_load4<V>(x_in + at, i, width, a);
-      if (y) arb_load4<V>(y + at, i, width, b);
+      if (FORM != ONLY_Y) arb_load4<V>(x_in + at, i, width, a);
+      if (FORM != ONLY_X) arb_load4<V>(y + at, i, width, b);
 #pragma unroll
-      for (int j = 0; j < 4; j++) a[j] = x_in && y ? a[j] + b[j] : (x_in ? a[j] : b[j]);
+      for (int j = 0; j < 4; j++) a[j] = FORM == ADD ? a[j] + b[j] : (FORM == ONLY_X ? a[j] : b[j]);
       if (x_out) arb_store4<V>(x_out + at, i, width, a);
-      arb_store4<true>(x, i, pad, a);
+      arb_store4_shared(x, i, a);
     }
     __syncwarp();
     const float inv = arb_inv_rms(arb_row_square_sum_shared(x, width, lane), width);
     if (lane == 0) inv_out[row] = inv;
-    uint32_t bits = 0;
+    float most = 0.0f;
 #pragma unroll 4
     for (int i = 4 * lane; i < width; i += 128) {
       float v[4], g[4];
@@ -35,13 +37,91 @@ static __global__ void __launch_bounds__(128)
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         v[j] = (v[j] * inv) * g[j];
-        const uint32_t b = arb_bits_of_f32(v[j]) & 0x7fffffffu;
-        bits = i + j < width && b > bits ? b : bits;
+        if (V || i + j < width) most = arb_max_abs(most, v[j]);
       }
-      arb_store4<true>(x, i, pad, v); /* read back by this lane alone */
+      arb_store4_shared(x, i, v); /* read back by this lane alone */
     }
-    bits = __reduce_max_sync(ARB_CUDA_FULL, bits);
+    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
     arb_quantise_row<V>(x, width, bits, lane, q + at, s + row, nonfinite);
+    __syncwarp();
+  }
+}
+
+/* The same for rows of at most 128 * G elements, a multiple of 4: a lane keeps its elements in registers and loads the next row
+ * before it works on this one. */
+template <int FORM, int G>
+static __global__ void __launch_bounds__(128)
+    add_norm_quant_short_kernel(int64_t m, int width, const float *__restrict__ x_in, const uint16_t *__restrict__ y,
+                                float *__restrict__ x_out, const int8_t *__restrict__ e, int8_t *__restrict__ q,
+                                float *__restrict__ s, float *__restrict__ inv_out, int *nonfinite) {
+  extern __shared__ float4 shared[];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const int64_t stride = (int64_t)gridDim.x * warps;
+  float *gain = reinterpret_cast<float *>(shared), *x = gain + width * (1 + warp);
+  int64_t row = (int64_t)blockIdx.x * warps + warp;
+  float4 next_x[G];
+  uint2 next_y[G];
+  auto load = [&](int64_t from) {
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      const int i = 4 * lane + 128 * g;
+      if (i >= width) continue;
+      if (FORM != ONLY_Y) next_x[g] = *reinterpret_cast<const float4 *>(x_in + from * width + i);
+      if (FORM != ONLY_X) next_y[g] = *reinterpret_cast<const uint2 *>(y + from * width + i);
+    }
+  };
+  if (row < m) load(row);
+  arb_gains_shared(e, width, gain);
+  for (; row < m; row += stride) {
+    float4 v[G];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      const int i = 4 * lane + 128 * g;
+      if (i >= width) continue;
+      const uint2 b = next_y[g];
+      const float4 f = make_float4(arb_f32_of_bits(b.x << 16), arb_f32_of_bits(b.x & 0xffff0000u), arb_f32_of_bits(b.y << 16),
+                                   arb_f32_of_bits(b.y & 0xffff0000u));
+      v[g] = FORM == ONLY_Y ? f : next_x[g];
+      if (FORM == ADD) v[g] = make_float4(v[g].x + f.x, v[g].y + f.y, v[g].z + f.z, v[g].w + f.w);
+      *reinterpret_cast<float4 *>(x + i) = v[g];
+      if (x_out) arb_store_wide(x_out + row * width + i, v[g].x, v[g].y, v[g].z, v[g].w);
+    }
+    if (row + stride < m) load(row + stride);
+    __syncwarp();
+    float sum = 0.0f;
+#pragma unroll
+    for (int g = 0; g < 4 * G; g++) {
+      const int i = lane + 32 * g;
+      if (i < width) sum += x[i] * x[i];
+    }
+    const float inv = arb_inv_rms(arb_warp_sum(sum), width);
+    float most = 0.0f;
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      const int i = 4 * lane + 128 * g;
+      if (i >= width) continue;
+      const float4 w = *reinterpret_cast<const float4 *>(gain + i);
+      v[g] = make_float4((v[g].x * inv) * w.x, (v[g].y * inv) * w.y, (v[g].z * inv) * w.z, (v[g].w * inv) * w.w);
+      most = arb_max_abs(arb_max_abs(arb_max_abs(arb_max_abs(most, v[g].x), v[g].y), v[g].z), v[g].w);
+    }
+    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+    const float a = arb_f32_of_bits(bits);
+    const bool zero = bits >= ARB_F32_INF_BITS || a < ARB_TINY;
+    const float to = zero ? 0.0f : arb_divf(127.0f, a);
+    if (lane == 0) {
+      inv_out[row] = inv;
+      s[row] = zero ? 0.0f : arb_divf(a, 127.0f);
+      if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
+    }
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+      const int i = 4 * lane + 128 * g;
+      if (i >= width) continue;
+      const uint32_t b[4] = {
+          arb_round_byte(arb_clamp_fast(v[g].x * to, 127.0f)), arb_round_byte(arb_clamp_fast(v[g].y * to, 127.0f)),
+          arb_round_byte(arb_clamp_fast(v[g].z * to, 127.0f)), arb_round_byte(arb_clamp_fast(v[g].w * to, 127.0f))};
+      *reinterpret_cast<uint32_t *>(q + row * width + i) = zero ? 0u : arb_pack4(b);
+    }
     __syncwarp();
   }
 }
@@ -52,12 +132,22 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   const int64_t m = arb_rows_count(r);
   const bool wide = width % 4 == 0 && arb_cuda_aligned(x_in, 16) && arb_cuda_aligned(y, 8) && arb_cuda_aligned(x_out, 16) &&
                     arb_cuda_aligned(q, 4);
-  auto kernel = wide ? add_norm_quant_kernel<true> : add_norm_quant_kernel<false>;
-  arb_row_shape shape;
+  auto kernel = x_in && y ? (wide ? add_norm_quant_kernel<ADD, true> : add_norm_quant_kernel<ADD, false>)
+                : x_in    ? (wide ? add_norm_quant_kernel<ONLY_X, true> : add_norm_quant_kernel<ONLY_X, false>)
+                          : (wide ? add_norm_quant_kernel<ONLY_Y, true> : add_norm_quant_kernel<ONLY_Y, false>);
+  if (wide && width <= 512)
+    kernel = x_in && y ? add_norm_quant_short_kernel<ADD, 4>
+             : x_in    ? add_norm_quant_short_kernel<ONLY_X, 4>
+                       : add_norm_quant_short_kernel<ONLY_Y, 4>;
+  else if (wide && width <= 768)
+    kernel = x_in && y ? add_norm_quant_short_kernel<ADD, 6>
+             : x_in    ? add_norm_quant_short_kernel<ONLY_X, 6>
+                       : add_norm_quant_short_kernel<ONLY_Y, 6>;
+  arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "add_norm_quant"));
-  ARB_CUDA_LAUNCH(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q, s,
-                  inv, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q,
+                  s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -84,8 +174,8 @@ static __global__ void __launch_bounds__(128)
         d[j] = d[j] * w[j];
         v[j] = v[j] * inv;
       }
-      arb_store4<true>(gy, i, pad, d);
-      arb_store4<true>(xhat, i, pad, v);
+      arb_store4_shared(gy, i, d);
+      arb_store4_shared(xhat, i, v);
     }
     __syncwarp();
     float sum = 0.0f;
@@ -118,7 +208,7 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
   const int64_t m = arb_rows_count(r);
   const bool wide = width % 4 == 0 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(y, 8) && arb_cuda_aligned(dy, 16) &&
                     arb_cuda_aligned(g, 16);
-  arb_row_shape shape;
+  arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
   if (y) {
     auto kernel = wide ? norm_backward_kernel<true, uint16_t> : norm_backward_kernel<false, uint16_t>;

@@ -8,8 +8,8 @@
 
 /* Sum over i < length of A(row, i) * B(column, i); all threads of the block call it. */
 template <typename A, typename B>
-static __device__ __forceinline__ int32_t tile_dot(int64_t rows, int64_t columns, int64_t length, int64_t row0, int64_t column0, A a,
-                                                   B b) {
+static __device__ __forceinline__ int32_t tile_dot(int64_t rows, int64_t columns, int64_t length, int64_t row0, int64_t column0,
+                                                   A a, B b) {
   __shared__ int32_t left[SIDE][SIDE + 1], right[SIDE][SIDE + 1];
   const int x = threadIdx.x, y = threadIdx.y;
   int32_t sum = 0;
@@ -42,8 +42,8 @@ static __global__ void plain_dx_kernel(int64_t m, const int8_t *hq, const float 
   if (row < m && k < w.k) dx[row * w.k + k] = (float)acc * sh[row];
 }
 
-static __global__ void plain_dw_kernel(int64_t rows, const int8_t *tq, const int8_t *q, const int32_t *cexp, int vmax, uint32_t grain,
-                                       const arb_cuda_step *step, arb_stack w) {
+static __global__ void plain_dw_kernel(int64_t rows, const int8_t *tq, const int8_t *q, const int32_t *cexp, int vmax,
+                                       uint32_t grain, const arb_cuda_step *step, arb_stack w) {
   const int64_t row0 = blockIdx.x * (int64_t)SIDE, column0 = blockIdx.y * (int64_t)SIDE;
   const int32_t acc = tile_dot(
       w.n, w.k, rows, row0, column0, [&](int64_t n, int64_t i) { return (int32_t)tq[i * w.n + n]; },
@@ -91,7 +91,8 @@ static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_
   return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work), "linear_forward");
 }
 
-static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w, float *dx) {
+static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
+                            float *dx) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
   if (c->products_plain) {
@@ -113,8 +114,8 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
     for (int32_t g = 0; g < r->grains; g++) {
       const int64_t row0 = g * r->rows_per_grain;
       ARB_CUDA_LAUNCH(c, "plain_dw_vote", plain_dw_kernel, tiles(w->n, w->k), dim3(SIDE, SIDE), 0, r->rows_per_grain,
-                      tq + row0 * w->n, q + row0 * w->k, cexp + g * w->members, vmax, (uint32_t)(r->first + g * r->stride), c->step,
-                      *w);
+                      tq + row0 * w->n, q + row0 * w->k, cexp + g * w->members, vmax, (uint32_t)(r->first + g * r->stride),
+                      c->step, *w);
     }
     return ARB_OK;
   }

@@ -14,8 +14,8 @@ static __global__ void draws_kernel(const arb_cuda_step *step, arb_draw_purpose 
   }
 }
 
-static arb_status draws(arb_backend *be, arb_draw_purpose purpose, uint32_t tensor, uint32_t grain, int64_t first, int64_t count,
-                        uint16_t *out) {
+static arb_status draws(arb_backend *be, arb_draw_purpose purpose, uint32_t tensor, uint32_t grain, int64_t first,
+                        int64_t count, uint16_t *out) {
   arb_cuda *c = arb_cuda_of(be);
   ARB_REQUIRE(first % 8 == 0, ARB_ERR_ARG, "draws: first element %lld is not a multiple of 8", (long long)first);
   const int64_t blocks = (count + 7) / 8;

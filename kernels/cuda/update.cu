@@ -24,7 +24,7 @@ static __device__ __forceinline__ uint32_t square4(uint32_t v, uint32_t sum) {
 
 /* A warp a row; V: 16 bytes at a time. A lane's 32-bit sum holds k / 32 * 127^2 < 2^32 for k < 2^23. */
 template <bool V>
-static __global__ void vote_rows_kernel(arb_stack w, arb_update_work work) {
+static __global__ void vote_rows_kernel(const __grid_constant__ arb_stack w, arb_update_work work) {
   const int lane = threadIdx.x & 31;
   const int64_t row = (int64_t)blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
   if (row >= w.n) return;
@@ -69,7 +69,7 @@ static __global__ void clear_columns_kernel(arb_update_work work, int64_t column
 /* Block (x, y): columns of block x, strip y of rows; a thread sums V consecutive columns. The blocks of x = gridDim.x - 1 sum
  * the strip's rows into msum. Strips may cross members. */
 template <int V>
-static __global__ void __launch_bounds__(128) vote_columns_kernel(arb_stack w, arb_update_work work) {
+static __global__ void __launch_bounds__(128) vote_columns_kernel(const __grid_constant__ arb_stack w, arb_update_work work) {
   __shared__ int shift[STRIP], member[STRIP];
   const int64_t row0 = (int64_t)blockIdx.y * STRIP;
   const int rows = w.n - row0 < STRIP ? (int)(w.n - row0) : STRIP;
@@ -88,17 +88,17 @@ static __global__ void __launch_bounds__(128) vote_columns_kernel(arb_stack w, a
   const int64_t k = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
   if (blockIdx.x == gridDim.x - 1 || k >= w.k) return;
   uint64_t sum[V] = {};
+  const int8_t *at = w.votes + row0 * w.k + k;
+#pragma unroll 8
   for (int i = 0; i < rows; i++) {
-    if (shift[i] <= 31) { /* v^2 << 16 is below 2^30 */
-      const int8_t *v = w.votes + (row0 + i) * w.k + k;
-      int8_t b[V];
-      if (V == 4)
-        *reinterpret_cast<uint32_t *>(b) = *reinterpret_cast<const uint32_t *>(v);
-      else
-        b[0] = v[0];
+    int8_t b[V];
+    if (V == 4)
+      *reinterpret_cast<uint32_t *>(b) = *reinterpret_cast<const uint32_t *>(at + i * w.k);
+    else
+      b[0] = at[i * w.k];
+    const int by = shift[i]; /* v^2 << 16 is below 2^30 */
 #pragma unroll
-      for (int j = 0; j < V; j++) sum[j] += ((uint32_t)((int32_t)b[j] * b[j]) << 16) >> shift[i];
-    }
+    for (int j = 0; j < V; j++) sum[j] += by > 31 ? 0u : ((uint32_t)((int32_t)b[j] * b[j]) << 16) >> by;
     if (i + 1 == rows || member[i + 1] != member[i]) {
 #pragma unroll
       for (int j = 0; j < V; j++) {
@@ -112,8 +112,8 @@ static __global__ void __launch_bounds__(128) vote_columns_kernel(arb_stack w, a
 static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t columns = w->members * w->k;
-  ARB_CUDA_LAUNCH(c, "vote_columns (clear)", clear_columns_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work, columns,
-                  w->members);
+  ARB_CUDA_LAUNCH(c, "vote_columns (clear)", clear_columns_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work,
+                  columns, w->members);
   const bool wide = w->k % 4 == 0 && arb_cuda_aligned(w->votes, 4);
   auto kernel = wide ? vote_columns_kernel<4> : vote_columns_kernel<1>;
   const dim3 grid((unsigned)arb_cuda_ceil(w->k, wide ? 512 : 128) + 1, (unsigned)arb_cuda_ceil(w->n, STRIP));
@@ -127,38 +127,38 @@ static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_up
 typedef struct {
   arb_stack w;
   arb_update_work work;
-  float *column; /* [members][k] 2^((M - C) / 2) */
-  float *row;    /* [n] 2^((2p - R) / 2), 0 for a row without votes */
+  float *column;  /* [members][k] 2^((M - C) / 2) */
+  float *row;     /* [n] 2^((2p - R) / 2), 0 for a row without votes */
+  int32_t *whole; /* [members] the new M, until all have read the old one */
   int64_t grains, *flips;
   int vmax;
   const arb_cuda_step *step;
 } update_args;
 
-/* Blocks 0 .. members - 1: M of their member, then its columns. The others: rows. All of R, C, M and p; codes come after. */
-static __global__ void __launch_bounds__(256) statistics_kernel(update_args a) {
+/* Blocks (x, member) of `columns` blocks: C; each works out its member's M. The blocks after them in x: rows (member 0 alone).
+ * All of R, C and p; M and the codes come after. */
+static __global__ void __launch_bounds__(128) statistics_kernel(const __grid_constant__ update_args a, unsigned columns) {
   const arb_stack &w = a.w;
-  if (blockIdx.x < (unsigned)w.members) {
-    const int m = (int)blockIdx.x;
-    const int64_t rows = w.begin[m + 1] - w.begin[m];
+  if (blockIdx.x < columns) {
+    const int m = (int)blockIdx.y;
+    const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = w.begin[m + 1] - w.begin[m];
     const bool seen = a.work.top[m] != INT32_MIN;
     const int32_t unit = seen ? a.work.top[m] * 2 * 65536 : 0;
     const uint64_t msum = a.work.msum[m];
-    const int32_t now =
-        seen && msum ? arb_ilog2(msum) - (8 << 16) + unit - arb_ilog2((uint64_t)rows * (uint64_t)w.k) : 0;
-    const int32_t whole = arb_stat_next(w.m[m], seen && msum, now), log_rows = arb_ilog2((uint64_t)rows);
-    __syncthreads(); /* all have read w.m */
-    if (threadIdx.x == 0) w.m[m] = whole;
-    for (int64_t k = threadIdx.x; k < w.k; k += blockDim.x) {
-      const uint64_t sum = a.work.csum[m * w.k + k];
-      const int32_t own = sum ? arb_ilog2(sum) - (16 << 16) + unit - log_rows : 0;
-      const int32_t next = arb_stat_next(w.c[m * w.k + k], sum != 0, own);
-      w.c[m * w.k + k] = next;
-      const bool known = next != ARB_Q16_NONE && whole != ARB_Q16_NONE;
-      a.column[m * w.k + k] = known ? arb_exp2_half((int64_t)whole - next) : 1.0f;
-    }
+    const int32_t now = seen && msum ? arb_ilog2(msum) - (8 << 16) + unit - arb_ilog2((uint64_t)rows * (uint64_t)w.k) : 0;
+    const int32_t whole = arb_stat_next(w.m[m], seen && msum, now);
+    if (k == 0) a.whole[m] = whole;
+    if (k >= w.k) return;
+    const uint64_t sum = a.work.csum[m * w.k + k];
+    const int32_t own = sum ? arb_ilog2(sum) - (16 << 16) + unit - arb_ilog2((uint64_t)rows) : 0;
+    const int32_t next = arb_stat_next(w.c[m * w.k + k], sum != 0, own);
+    w.c[m * w.k + k] = next;
+    const bool known = next != ARB_Q16_NONE && whole != ARB_Q16_NONE;
+    a.column[m * w.k + k] = known ? arb_exp2_half((int64_t)whole - next) : 1.0f;
     return;
   }
-  const int64_t n = (int64_t)(blockIdx.x - (unsigned)w.members) * blockDim.x + threadIdx.x;
+  if (blockIdx.y != 0) return;
+  const int64_t n = (int64_t)(blockIdx.x - columns) * blockDim.x + threadIdx.x;
   if (n >= w.n) return;
   const uint64_t s = a.work.s[n];
   const int p = w.p[n];
@@ -180,7 +180,7 @@ static __global__ void __launch_bounds__(256) statistics_kernel(update_args a) {
 
 /* A thread moves 8 consecutive weights of a row. V: k is a multiple of 8 and the arrays are aligned. */
 template <bool V>
-static __global__ void __launch_bounds__(256) codes_kernel(update_args a) {
+static __global__ void __launch_bounds__(256) codes_kernel(const __grid_constant__ update_args a) {
   __shared__ unsigned moved[2];
   const arb_stack &w = a.w;
   const uint32_t per_row = (uint32_t)((w.k + 7) / 8);
@@ -189,6 +189,7 @@ static __global__ void __launch_bounds__(256) codes_kernel(update_args a) {
   const float step = -a.step->eta_units;
   unsigned flips = 0, saturated = 0;
   if (threadIdx.x < 2) moved[threadIdx.x] = 0;
+  if (blockIdx.x == 0 && threadIdx.x < (unsigned)w.members) w.m[threadIdx.x] = a.whole[threadIdx.x];
   __syncthreads();
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t n = i / per_row, k = (i - n * per_row) * 8;
@@ -238,7 +239,8 @@ static __global__ void __launch_bounds__(256) codes_kernel(update_args a) {
     if (saturated) atomicAdd(&moved[1], saturated);
   }
   __syncthreads();
-  if (threadIdx.x < 2 && moved[threadIdx.x]) atomicAdd((unsigned long long *)&a.flips[threadIdx.x], (unsigned long long)moved[threadIdx.x]);
+  if (threadIdx.x < 2 && moved[threadIdx.x])
+    atomicAdd((unsigned long long *)&a.flips[threadIdx.x], (unsigned long long)moved[threadIdx.x]);
 }
 
 static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
@@ -248,18 +250,21 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   update_args a = {};
   const int64_t columns = (w->members * w->k + 63) / 64 * 64;
   void *memory;
-  ARB_TRY(arb_cuda_work(c, (size_t)(columns + w->n) * sizeof(float), &memory));
+  ARB_TRY(arb_cuda_work(c, (size_t)(columns + w->n + ARB_MAX_MEMBERS) * sizeof(float), &memory));
   a.w = *w;
   a.work = *work;
   a.column = (float *)memory;
   a.row = a.column + columns;
+  a.whole = (int32_t *)(a.row + w->n);
   a.grains = grains;
   a.flips = flips;
   a.vmax = vmax;
   a.step = c->step;
-  ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, (unsigned)(w->members + arb_cuda_ceil(w->n, 256)), 256, 0, a);
-  auto kernel = w->k % 8 == 0 && arb_cuda_aligned(w->votes, 8) && arb_cuda_aligned(w->code, 8) ? codes_kernel<true>
-                                                                                            : codes_kernel<false>;
+  const unsigned blocks = (unsigned)arb_cuda_ceil(w->k, 128);
+  const dim3 grid(blocks + (unsigned)arb_cuda_ceil(w->n, 128), (unsigned)w->members);
+  ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks);
+  auto kernel =
+      w->k % 8 == 0 && arb_cuda_aligned(w->votes, 8) && arb_cuda_aligned(w->code, 8) ? codes_kernel<true> : codes_kernel<false>;
   ARB_CUDA_LAUNCH(c, "update (codes)", kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 256, 8), 256, 0, a);
   return ARB_OK;
 }

@@ -108,6 +108,10 @@ arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *
 void arb_trainer_destroy(arb_trainer **trainer) {
   if (!trainer || !*trainer) return;
   arb_trainer *t = *trainer;
+  if (t->be->ops.sequence_free) {
+    for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
+    t->be->ops.sequence_free(t->be, t->update_recorded);
+  }
   arb_model_destroy(&t->model);
   arb_text_deinit(&t->train);
   arb_text_deinit(&t->valid);
@@ -119,6 +123,36 @@ void arb_trainer_destroy(arb_trainer **trainer) {
   *trainer = NULL;
 }
 
+typedef struct {
+  arb_model *model;
+  arb_pass *pass;
+} pass_walk;
+
+static arb_status forward_backward(arb_trainer *t, void *arg) {
+  (void)t;
+  pass_walk *w = arg;
+  ARB_TRY(arb_model_forward(w->model, w->pass));
+  return arb_model_backward(w->model, w->pass);
+}
+
+static arb_status update_all(arb_trainer *t, void *arg) {
+  (void)arg;
+  return arb_model_update(t->model, t->sums + SUM_USED, t->vmax);
+}
+
+/* Runs `work`, on backends that can by replaying what an earlier step recorded: its calls are the same every step. */
+static arb_status run_recorded(arb_trainer *t, void **sequence, arb_status (*work)(arb_trainer *t, void *arg), void *arg) {
+  const arb_ops *o = &t->be->ops;
+  if (!o->replay || !t->warm) return work(t, arg);
+  if (!*sequence) {
+    ARB_TRY(o->record_begin(t->be));
+    const arb_status st = work(t, arg), end = o->record_end(t->be, sequence);
+    ARB_TRY(st);
+    ARB_TRY(end);
+  }
+  return o->replay(t->be, *sequence);
+}
+
 /* This rank's grains: votes, loss and counts are in the model afterwards. */
 static arb_status local_work(arb_trainer *t, int64_t step) {
   const arb_config *c = t->cfg;
@@ -127,7 +161,8 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
   if (c->debug.poison) ARB_TRY(arb_model_poison(m));
   ARB_TRY(t->be->ops.begin_step(t->be, c->run.seed, (uint32_t)step, arb_trainer_eta(c, step) * 42.0f));
   ARB_TRY(arb_model_begin(m));
-  for (int64_t done = 0; done < mine.count;) {
+  int batch = 0;
+  for (int64_t done = 0; done < mine.count; batch++) {
     const int64_t left = mine.count - done;
     const int32_t count = left < m->spec.grains_per_batch ? (int32_t)left : m->spec.grains_per_batch;
     const int64_t first = mine.first + done * mine.stride;
@@ -137,8 +172,8 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
       ARB_TRY(arb_batch_fill(&t->batches, step, first + i * mine.stride, t->ids + i * r.rows_per_grain,
                              t->targets + i * r.rows_per_grain));
     ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
-    ARB_TRY(arb_model_forward(m, &p));
-    ARB_TRY(arb_model_backward(m, &p));
+    pass_walk w = {m, &p};
+    ARB_TRY(run_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
     for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j] += count;
     done += count;
   }
@@ -175,7 +210,8 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
     ARB_TRY(arb_comm_all_reduce(carrier, w->votes, w->n * w->k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   }
   if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
-  ARB_TRY(arb_model_update(m, t->sums + SUM_USED, t->vmax));
+  ARB_TRY(run_recorded(t, &t->update_recorded, update_all, NULL)); /* every grain uses every tensor: the counts never change */
+  t->warm = 1;
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
   t->step = step;

@@ -14,6 +14,8 @@
 #include "src/data/text.h"
 #include "src/model/model.h"
 
+#define ARB_TRAINER_BATCHES 31 /* grains a step at most, so batches too */
+
 typedef struct {
   int64_t step;
   double train_bpb;   /* mean over the step's targets, before the update */
@@ -34,9 +36,11 @@ typedef struct {
   char *identity; /* what a continuation depends on, as text; see docs/arithmetic.md */
   int64_t step;   /* finished steps */
   int vmax;
-  int32_t *ids, *targets;      /* host, one batch */
-  int64_t *sums;               /* host, the step's agreement */
-  volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
+  int32_t *ids, *targets;                                        /* host, one batch */
+  int64_t *sums;                                                 /* host, the step's agreement */
+  void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded; /* sequences of the backend, once a step has run */
+  int warm;                                                      /* a step has run: work memory has its size */
+  volatile sig_atomic_t *stop;                                   /* set by a signal handler, may be NULL */
 } arb_trainer;
 
 typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;

@@ -1,0 +1,61 @@
+/* The device's own sigmoid and reciprocal against kernels/common/math.h and the division, for every float; and rounding to int8
+ * for every draw. */
+#include "kernels/cuda/device.cuh"
+#include "tests/gpu/gpu_test.h"
+
+/* All 2^32 patterns. */
+static __global__ void sigmoid_kernel(unsigned long long *bad) {
+  const uint64_t stride = (uint64_t)gridDim.x * blockDim.x;
+  unsigned long long mine = 0;
+  for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i >> 32 == 0; i += stride) {
+    const float x = arb_f32_of_bits((uint32_t)i);
+    mine += arb_bits_of_f32(arb_sigmoid(x)) != arb_bits_of_f32(arb_sigmoidf(x));
+    if (i >= 0x3f800000u && i <= 0x40000000u)
+      mine += arb_bits_of_f32(arb_reciprocal_1_2(x)) != arb_bits_of_f32(arb_divf(1.0f, x));
+  }
+  if (mine) atomicAdd(bad, mine);
+}
+
+/* x = every multiple of 2^-12 in [-127, 127], a NaN at the end, and floats just beside; all 2^16 draws. */
+static __global__ void round_kernel(unsigned long long *bad) {
+  unsigned long long mine = 0;
+  for (int i = -127 * 64 + (int)blockIdx.x; i <= 127 * 64; i += (int)gridDim.x)
+    for (uint32_t r = threadIdx.x; r < 65536; r += blockDim.x) {
+      const arb_philox_block b = {{r | r << 16, 0, 0, 0}};
+      for (int j = -1; j <= 1; j++) {
+        const float base = (float)i * 0x1p-6f + ((float)r + 0.5f) * 0x1p-22f * (float)(i & 31);
+        const float x = arb_clamp(arb_f32_of_bits(arb_bits_of_f32(base) + (uint32_t)j), 127.0f);
+        const int8_t want = (int8_t)(int32_t)arb_stochastic_round(x, (uint16_t)r);
+        mine += (int8_t)arb_stochastic_byte(x, b, 0) != want;
+        mine += (int8_t)arb_stochastic_byte(x, b, 1) != want;
+        mine += (int8_t)arb_round_byte(x) != (int8_t)(int32_t)arb_rint_small(x);
+        mine += arb_bits_of_f32(arb_clamp_fast(base * 1.1f, 127.0f)) != arb_bits_of_f32(arb_clamp(base * 1.1f, 127.0f));
+      }
+    }
+  if (threadIdx.x == 0 && blockIdx.x == 0) {
+    const float nan = arb_f32_of_bits(ARB_F32_NAN_BITS);
+    mine += arb_clamp_fast(nan, 127.0f) != 127.0f;
+    mine += arb_bits_of_f32(arb_max_abs(1.0f, nan)) < ARB_F32_INF_BITS;
+    mine += arb_bits_of_f32(arb_max_abs(nan, 1.0f)) < ARB_F32_INF_BITS;
+  }
+  if (mine) atomicAdd(bad, mine);
+}
+
+int main(void) {
+  arb_backend *be = gpu_backend();
+  arb_cuda *c = arb_cuda_of(be);
+  void *bad;
+  unsigned long long count[2] = {0, 0};
+  MUST(be->ops.alloc(be, sizeof count, &bad));
+  MUST(be->ops.fill(be, bad, 0, sizeof count));
+  sigmoid_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad);
+  round_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad + 1);
+  MUST(arb_cuda_check(cudaGetLastError(), "launch", __FILE__, __LINE__));
+  MUST(be->ops.download(be, count, bad, sizeof count));
+  printf("sigmoid and reciprocal: %llu differ; rounding: %llu differ\n", count[0], count[1]);
+  gpu_check(count[0] == 0, "sigmoid and reciprocal equal kernels/common/math.h for every float");
+  gpu_check(count[1] == 0, "rounding to int8 equals kernels/common/philox.h");
+  be->ops.free(be, bad);
+  arb_backend_destroy(&be);
+  return gpu_totals();
+}

@@ -1,0 +1,514 @@
+/* Every slot of the CUDA backend against the reference: the same random arguments, every output byte compared, and guard bytes
+ * behind each buffer. Widths with odd tails, several grains, extreme and non-finite values.
+ * "--small": few shapes, for a memory checker. */
+#include "kernels/common/scale.h"
+#include "kernels/common/trit.h"
+#include "tests/gpu/gpu_test.h"
+
+#define GUARD 64
+
+static arb_backend *ref, *gpu;
+static const char *slot; /* what is being tested, for messages */
+static long long detail[4];
+
+/* ---- a buffer on both backends ---- */
+
+typedef enum { BYTES, FLOATS, BF16S, MAXIMA } kind;
+
+typedef struct {
+  unsigned char *ref, *gpu; /* both backends' memory; ref's is the host's */
+  size_t bytes;
+  kind as;
+} both;
+
+#define MOST 64
+static both *all[MOST];
+static int all_count;
+static both pool[MOST];
+
+static both *make(size_t bytes, kind as) {
+  both *b = &pool[all_count];
+  all[all_count++] = b;
+  b->bytes = bytes;
+  b->as = as;
+  MUST(ref->ops.alloc(ref, bytes + GUARD, (void **)&b->ref));
+  MUST(gpu->ops.alloc(gpu, bytes + GUARD, (void **)&b->gpu));
+  memset(b->ref, 0xA5, bytes + GUARD);
+  return b;
+}
+
+static void send(void) {
+  for (int i = 0; i < all_count; i++) MUST(gpu->ops.upload(gpu, all[i]->gpu, all[i]->ref, all[i]->bytes + GUARD));
+}
+
+static int same_float(uint32_t a, uint32_t b) {
+  return a == b || ((a & 0x7fffffffu) > 0x7f800000u && (b & 0x7fffffffu) > 0x7f800000u);
+}
+
+/* Compares everything, then frees it. */
+static void compare(void) {
+  int ok = 1;
+  char where[256] = "";
+  for (int i = 0; i < all_count; i++) {
+    const size_t size = all[i]->bytes + GUARD;
+    unsigned char *got = malloc(size);
+    MUST(gpu->ops.download(gpu, got, all[i]->gpu, size));
+    if (memcmp(got, all[i]->ref, size) != 0) {
+      size_t bad = 0;
+      const int floats = all[i]->as == FLOATS || all[i]->as == MAXIMA;
+      for (; bad < size; bad++)
+        if (got[bad] != all[i]->ref[bad]) {
+          if (!floats || bad >= all[i]->bytes) break;
+          uint32_t x, y;
+          memcpy(&x, all[i]->ref + bad / 4 * 4, 4);
+          memcpy(&y, got + bad / 4 * 4, 4);
+          /* a maximum that is not finite only says so; the payload of a NaN differs between processors */
+          if (!same_float(x, y) && !(all[i]->as == MAXIMA && x > 0x7f800000u && y > 0x7f800000u)) break;
+        }
+      if (bad < size && ok) {
+        ok = 0;
+        snprintf(where, sizeof where, "%s (%lld, %lld, %lld, %lld): buffer %d of %zu bytes, byte %zu%s", slot, detail[0],
+                 detail[1], detail[2], detail[3], i, all[i]->bytes, bad, bad >= all[i]->bytes ? " (behind its end)" : "");
+      }
+    }
+    free(got);
+  }
+  int a = 0, b = 0;
+  MUST(ref->ops.take_nonfinite(ref, &a));
+  MUST(gpu->ops.take_nonfinite(gpu, &b));
+  if (ok && a != b) {
+    ok = 0;
+    snprintf(where, sizeof where, "%s (%lld, %lld, %lld, %lld): non-finite flag %d, expected %d", slot, detail[0], detail[1],
+             detail[2], detail[3], b, a);
+  }
+  gpu_check(ok, where);
+  for (int i = 0; i < all_count; i++) {
+    ref->ops.free(ref, all[i]->ref);
+    gpu->ops.free(gpu, all[i]->gpu);
+  }
+  all_count = 0;
+}
+
+/* ---- contents ---- */
+
+enum { PLAIN, SCALED, SPARSE, WILD, BROKEN, STYLES };
+
+static float a_float(int style) {
+  const float unit = (float)((int64_t)(gpu_random() >> 40) - (1 << 23)) * 0x1p-22f; /* [-2, 2) */
+  switch (style) {
+    case SPARSE:
+      return gpu_below(3) ? (gpu_below(2) ? 0.0f : -0.0f) : unit * 0x1p-104f * (float)(1 << gpu_below(12));
+    case WILD:
+      return arb_f32_of_bits((uint32_t)gpu_random() & 0xbf7fffffu); /* |x| < 2, down to the subnormals */
+    case BROKEN:
+      return gpu_below(200) ? unit : arb_f32_of_bits((uint32_t)gpu_random() | 0x7f800000u);
+    default:
+      return unit;
+  }
+}
+
+static void floats(both *b, int64_t width, int style) {
+  float *x = (float *)b->ref;
+  float scale = 1.0f;
+  for (int64_t i = 0; i < (int64_t)(b->bytes / 4); i++) {
+    if (style == SCALED && i % width == 0) scale = arb_pow2i((int)gpu_below(120) - 110);
+    x[i] = a_float(style) * scale;
+  }
+}
+
+static void bf16s(both *b, int style) {
+  uint16_t *x = (uint16_t *)b->ref;
+  for (size_t i = 0; i < b->bytes / 2; i++) {
+    const float v = a_float(style == SCALED ? PLAIN : style) * (gpu_below(50) ? 3.0f : 300.0f);
+    x[i] = arb_bf16_of_f32(v);
+  }
+}
+
+static void bytes(both *b, int low, int high) {
+  for (size_t i = 0; i < b->bytes; i++) b->ref[i] = (unsigned char)(low + gpu_below(high - low + 1));
+}
+
+static void words(both *b, int low, int high) {
+  int32_t *x = (int32_t *)b->ref;
+  for (size_t i = 0; i < b->bytes / 4; i++) x[i] = (int32_t)(low + gpu_below(high - low + 1));
+}
+
+static void scales(both *b, int style) { /* positive row scales */
+  float *x = (float *)b->ref;
+  for (size_t i = 0; i < b->bytes / 4; i++)
+    x[i] = style == SCALED ? arb_pow2i((int)gpu_below(60) - 50) : 0.01f + (float)gpu_below(1000) * 0.003f;
+}
+
+static void begin(const char *name, long long a, long long b, long long c, long long d) {
+  slot = name;
+  detail[0] = a, detail[1] = b, detail[2] = c, detail[3] = d;
+  const uint64_t seed = gpu_random();
+  const uint32_t step = (uint32_t)gpu_random();
+  const float eta = (float)gpu_below(1000) * 0.0104f;
+  MUST(ref->ops.begin_step(ref, seed, step, eta));
+  MUST(gpu->ops.begin_step(gpu, seed, step, eta));
+}
+
+static size_t size_of(int64_t rows, int64_t width, size_t element) { return (size_t)(rows * width) * element; }
+
+#define CALL(name, ...)                     \
+  do {                                      \
+    send();                                 \
+    const int side_[2] = {0, 1};            \
+    for (int s_ = 0; s_ < 2; s_++) {        \
+      const int on_gpu = side_[s_];         \
+      arb_backend *be = on_gpu ? gpu : ref; \
+      (void)on_gpu;                         \
+      MUST(be->ops.name(be, __VA_ARGS__));  \
+    }                                       \
+    compare();                              \
+  } while (0)
+#define AT(type, b) ((type *)(void *)((b) ? (on_gpu ? (b)->gpu : (b)->ref) : NULL))
+#define ROWS(b, type, offset) (AT(type, b) + (offset))
+
+/* ---- a stack on both ---- */
+
+typedef struct {
+  both *code, *e, *p, *r, *c, *m, *votes;
+  arb_stack side[2];
+} stacks;
+
+static void make_stack(stacks *t, int members, const int64_t *rows, int64_t k, int uses, int vote_range) {
+  arb_stack w = {.id = (uint32_t)gpu_random(), .uses = uses, .members = members, .k = k};
+  for (int i = 0; i < members; i++) w.begin[i + 1] = w.begin[i] + rows[i];
+  w.n = w.begin[members];
+  t->code = make((size_t)(w.n * k), BYTES);
+  bytes(t->code, 0, 254);
+  t->e = make((size_t)w.n, BYTES);
+  bytes(t->e, -60, 20);
+  t->p = make((size_t)w.n, BYTES);
+  bytes(t->p, gpu_below(4) ? -12 : -120, gpu_below(4) ? 3 : 120);
+  t->r = make((size_t)w.n * 4, BYTES);
+  t->c = make((size_t)(members * k) * 4, BYTES);
+  t->m = make((size_t)members * 4, BYTES);
+  both *stats[3] = {t->r, t->c, t->m};
+  for (int i = 0; i < 3; i++) {
+    words(stats[i], -30 * 65536, 20 * 65536);
+    for (size_t j = 0; j < stats[i]->bytes / 4; j++)
+      if (gpu_below(8) == 0) ((int32_t *)stats[i]->ref)[j] = INT32_MIN;
+  }
+  t->votes = make((size_t)(w.n * k), BYTES);
+  bytes(t->votes, -vote_range, vote_range);
+  for (int64_t n = 0; n < w.n; n++)
+    if (gpu_below(5) == 0) memset(t->votes->ref + n * k, 0, (size_t)k);
+  for (int s = 0; s < 2; s++) {
+    t->side[s] = w;
+    t->side[s].code = s ? t->code->gpu : t->code->ref;
+    t->side[s].e = (int8_t *)(s ? t->e->gpu : t->e->ref);
+    t->side[s].p = (int8_t *)(s ? t->p->gpu : t->p->ref);
+    t->side[s].r = (int32_t *)(s ? t->r->gpu : t->r->ref);
+    t->side[s].c = (int32_t *)(s ? t->c->gpu : t->c->ref);
+    t->side[s].m = (int32_t *)(s ? t->m->gpu : t->m->ref);
+    t->side[s].votes = (int8_t *)(s ? t->votes->gpu : t->votes->ref);
+  }
+}
+
+static int64_t many = 1; /* sequences: enough of them that a block takes several rows */
+
+static arb_rows some_rows(int64_t context) {
+  const arb_rows r = {context * (many + gpu_below(3)), (int32_t)(1 + gpu_below(3)), (int32_t)gpu_below(5),
+                      (int32_t)(1 + gpu_below(3))};
+  return r;
+}
+
+/* ---- row operations of one width ---- */
+
+static void row_slots(int64_t width, int style) {
+  const arb_rows r = some_rows(3);
+  const int64_t m = arb_rows_count(&r), ldz = width + gpu_below(3) * 4 + (gpu_below(3) == 0), pad = gpu_below(2) * 4;
+  both *e, *q, *s, *inv, *x, *y, *z, *out, *dy, *g, *dz;
+  const char *const inputs[3] = {"add_norm_quant x + y", "add_norm_quant y", "add_norm_quant x"};
+  for (int form = 0; form < 3; form++) {
+    begin(inputs[form], width, style, m, 0);
+    e = make((size_t)width, BYTES), bytes(e, -128, 127);
+    x = form != 1 ? make(size_of(m, width, 4), FLOATS) : NULL;
+    y = form != 2 ? make(size_of(m, width, 2), BF16S) : NULL;
+    if (x) floats(x, width, style);
+    if (y) bf16s(y, style);
+    out = form == 1 ? NULL : make(size_of(m, width, 4), FLOATS);
+    q = make(size_of(m, width, 1), BYTES), s = make(size_of(m, 1, 4), FLOATS), inv = make(size_of(m, 1, 4), FLOATS);
+    CALL(add_norm_quant, &r, width, AT(float, x), AT(uint16_t, y), AT(float, out), AT(int8_t, e), AT(int8_t, q), AT(float, s),
+         AT(float, inv));
+  }
+  for (int form = 0; form < 3; form++) {
+    begin("norm_backward", width, style, m, form);
+    e = make((size_t)width, BYTES), bytes(e, -40, 40);
+    x = form != 1 ? make(size_of(m, width, 4), FLOATS) : NULL;
+    y = form == 1 ? make(size_of(m, width, 2), BF16S) : NULL;
+    if (x) floats(x, width, style);
+    if (y) bf16s(y, style);
+    inv = make(size_of(m, 1, 4), FLOATS), scales(inv, style);
+    dy = make(size_of(m, width, 4), FLOATS), floats(dy, width, style);
+    g = make(size_of(m, width, 4), FLOATS), floats(g, width, PLAIN);
+    CALL(norm_backward, &r, width, AT(float, x), AT(uint16_t, y), AT(float, inv), AT(int8_t, e), AT(float, dy), form == 2,
+         AT(float, g));
+  }
+  begin("gate_norm_quant", width, style, m, ldz);
+  e = make((size_t)width, BYTES), bytes(e, -40, 40);
+  x = make(size_of(m, width, 4), FLOATS), floats(x, width, style);
+  z = make(size_of(m, ldz, 2), BF16S), bf16s(z, style);
+  q = make(size_of(m, width, 1), BYTES), s = make(size_of(m, 1, 4), FLOATS), inv = make(size_of(m, 1, 4), FLOATS);
+  CALL(gate_norm_quant, &r, width, AT(float, x), AT(uint16_t, z), ldz, AT(int8_t, e), AT(int8_t, q), AT(float, s),
+       AT(float, inv));
+
+  begin("gate_norm_backward", width, style, m, ldz);
+  e = make((size_t)width, BYTES), bytes(e, -40, 40);
+  x = make(size_of(m, width, 4), FLOATS), floats(x, width, style);
+  z = make(size_of(m, ldz, 2), BF16S), bf16s(z, style);
+  inv = make(size_of(m, 1, 4), FLOATS), scales(inv, style);
+  dy = make(size_of(m, width, 4), FLOATS), floats(dy, width, style);
+  g = make(size_of(m, width, 4), FLOATS);
+  dz = make(size_of(m, 2 * width + pad, 4), FLOATS);
+  CALL(gate_norm_backward, &r, width, AT(float, x), AT(uint16_t, z), ldz, AT(float, inv), AT(int8_t, e), AT(float, dy),
+       AT(float, g), ROWS(dz, float, width), 2 * width + pad);
+
+  begin("glu_norm_quant", width, style, m, 2 * width + pad);
+  e = make((size_t)width, BYTES), bytes(e, -40, 40);
+  z = make(size_of(m, 2 * width + pad, 2), BF16S), bf16s(z, style);
+  q = make(size_of(m, width, 1), BYTES), s = make(size_of(m, 1, 4), FLOATS), inv = make(size_of(m, 1, 4), FLOATS);
+  CALL(glu_norm_quant, &r, width, AT(uint16_t, z), ROWS(z, uint16_t, width), 2 * width + pad, AT(int8_t, e), AT(int8_t, q),
+       AT(float, s), AT(float, inv));
+
+  begin("glu_norm_backward", width, style, m, 2 * width + pad);
+  e = make((size_t)width, BYTES), bytes(e, -40, 40);
+  z = make(size_of(m, 2 * width + pad, 2), BF16S), bf16s(z, style);
+  inv = make(size_of(m, 1, 4), FLOATS), scales(inv, style);
+  dy = make(size_of(m, width, 4), FLOATS), floats(dy, width, style);
+  dz = make(size_of(m, 2 * width + pad, 4), FLOATS);
+  CALL(glu_norm_backward, &r, width, AT(uint16_t, z), ROWS(z, uint16_t, width), 2 * width + pad, AT(float, inv), AT(int8_t, e),
+       AT(float, dy), AT(float, dz), ROWS(dz, float, width), 2 * width + pad);
+
+  for (int with_g = 0; with_g < 2; with_g++) {
+    begin("xent", width, style, m, with_g);
+    y = make(size_of(m, width, 2), BF16S), bf16s(y, style);
+    x = make(size_of(m, 1, 4), BYTES), words(x, -1, (int)width - 1);
+    g = with_g ? make(size_of(m, width, 4), FLOATS) : NULL;
+    s = make(8, BYTES), bytes(s, 1, 5);
+    inv = make(8, BYTES), bytes(inv, 1, 5);
+    CALL(xent, &r, width, AT(uint16_t, y), AT(int32_t, x), 0x1p-9f, AT(float, g), AT(int64_t, s), AT(int64_t, inv));
+  }
+}
+
+static void scan_slots(int64_t width, int64_t context, int style) {
+  const arb_rows r = some_rows(context);
+  const int64_t m = arb_rows_count(&r), ldz = 2 * width + gpu_below(5), lddz = 2 * width + gpu_below(3);
+  begin("mlgru_forward", width, context, style, m);
+  both *z = make(size_of(m, ldz, 2), BF16S), *bias = make((size_t)width * 4, FLOATS), *h = make(size_of(m, width, 4), FLOATS);
+  bf16s(z, style);
+  floats(bias, width, PLAIN);
+  CALL(mlgru_forward, &r, context, width, AT(uint16_t, z), ROWS(z, uint16_t, width), ldz, AT(float, bias), AT(float, h));
+  begin("mlgru_backward", width, context, style, m);
+  z = make(size_of(m, ldz, 2), BF16S), bias = make((size_t)width * 4, FLOATS), h = make(size_of(m, width, 4), FLOATS);
+  both *dh = make(size_of(m, width, 4), FLOATS), *dz = make(size_of(m, lddz, 4), FLOATS);
+  bf16s(z, style);
+  floats(bias, width, PLAIN);
+  floats(h, width, style);
+  floats(dh, width, style);
+  CALL(mlgru_backward, &r, context, width, AT(uint16_t, z), ROWS(z, uint16_t, width), ldz, AT(float, bias), AT(float, h),
+       AT(float, dh), AT(float, dz), ROWS(dz, float, width), lddz);
+}
+
+/* ---- stacks ---- */
+
+static void grad_slots(int members, const int64_t *rows, int style, int with_s) {
+  stacks t;
+  const arb_rows r = some_rows(5);
+  const int uses = 1 + (int)gpu_below(3), use = (int)gpu_below(uses);
+  begin("grad_quant", members, rows[0], style, with_s);
+  make_stack(&t, members, rows, 1, uses, 3);
+  const int64_t m = arb_rows_count(&r), n = t.side[0].n, ldg = n + gpu_below(2) * 4 + (gpu_below(4) == 0);
+  both *g = make(size_of(m, ldg, 4), FLOATS), *s = make(size_of(m, 1, 4), FLOATS);
+  both *hq = gpu_below(4) ? make(size_of(m, n, 1), BYTES) : NULL, *sh = make(size_of(m, 1, 4), FLOATS);
+  both *tmax = make(size_of(r.grains, members, 4), MAXIMA), *cexp = make(size_of(r.grains, members, 4), BYTES);
+  both *tq = make(size_of(m, n, 1), BYTES);
+  floats(g, ldg, style);
+  if (gpu_below(4) == 0) memset(g->ref, 0, g->bytes / (size_t)r.grains); /* a grain without gradient */
+  scales(s, style);
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    const float *scale = with_s ? AT(float, s) : NULL;
+    MUST(be->ops.grad_quant(be, &r, AT(float, g), ldg, &t.side[on_gpu], use, scale, AT(int8_t, hq), AT(float, sh),
+                            AT(uint32_t, tmax)));
+    MUST(be->ops.dw_quant(be, &r, AT(float, g), ldg, &t.side[on_gpu], use, scale, AT(uint32_t, tmax), AT(int32_t, cexp),
+                          AT(int8_t, tq)));
+  }
+  compare();
+}
+
+static void product_slots(int members, const int64_t *rows, int64_t k, int64_t context) {
+  stacks t;
+  const arb_rows r = some_rows(context);
+  begin("linear products", members, rows[0], k, context);
+  make_stack(&t, members, rows, k, 1, 60);
+  const int64_t m = arb_rows_count(&r), n = t.side[0].n;
+  both *q = make(size_of(m, k, 1), BYTES), *hq = make(size_of(m, n, 1), BYTES), *s = make(size_of(m, 1, 4), FLOATS);
+  both *y = make(size_of(m, n, 2), BF16S), *dx = make(size_of(m, k, 4), FLOATS),
+       *cexp = make(size_of(r.grains, members, 4), BYTES);
+  bytes(q, -127, 127), bytes(hq, -127, 127), scales(s, PLAIN), words(cexp, -30, 6);
+  if (gpu_below(2)) ((int32_t *)cexp->ref)[0] = ARB_NO_SCALE;
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    MUST(be->ops.linear_forward(be, &r, AT(int8_t, q), AT(float, s), &t.side[on_gpu], AT(uint16_t, y)));
+    MUST(be->ops.linear_dx(be, &r, AT(int8_t, hq), AT(float, s), &t.side[on_gpu], AT(float, dx)));
+    MUST(be->ops.linear_dw_vote(be, &r, AT(int8_t, hq), AT(int8_t, q), AT(int32_t, cexp), 15, &t.side[on_gpu]));
+  }
+  compare();
+}
+
+static void embed_slots(int64_t n, int64_t k, int64_t context) {
+  stacks t;
+  const int slots = 1 + (int)gpu_below(4);
+  const arb_rows r = some_rows(context);
+  const int64_t m = arb_rows_count(&r);
+  begin("embedding", n, k, context, slots);
+  make_stack(&t, 1, &n, k, slots, 40);
+  both *ids = make(size_of(m, 1, 4), BYTES), *out = make(size_of(m, slots * n, 2), BF16S), *tq = make(size_of(m, n, 1), BYTES);
+  both *d = make(size_of(slots * r.grains, n * k, 4), BYTES), *cexp = make(size_of(slots * r.grains, 1, 4), BYTES);
+  words(ids, 0, (int)k - 1), bytes(tq, -127, 127), words(cexp, -25, -12);
+  if (gpu_below(2)) ((int32_t *)cexp->ref)[gpu_below(slots * r.grains)] = ARB_NO_SCALE;
+  if (gpu_below(2)) ((int32_t *)cexp->ref)[gpu_below(slots * r.grains)] = -90;
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    const arb_stack *w = &t.side[on_gpu];
+    const int32_t pad = (int32_t)(k / 2);
+    MUST(be->ops.embed_forward(be, &r, context, AT(int32_t, ids), slots, pad, w, AT(uint16_t, out)));
+    for (int i = 0; i < slots; i++)
+      MUST(be->ops.embed_dw(be, &r, context, AT(int32_t, ids), slots, i, pad, AT(int8_t, tq), w,
+                            AT(int32_t, d) + i * r.grains * n * k));
+    MUST(be->ops.vote_join(be, &r, AT(int32_t, d), AT(int32_t, cexp), 15, w));
+  }
+  compare();
+}
+
+static void update_slots(int members, const int64_t *rows, int64_t k, int range) {
+  stacks t;
+  begin("update", members, rows[0], k, range);
+  make_stack(&t, members, rows, k, 1, range);
+  const int64_t n = t.side[0].n;
+  both *s = make(size_of(n, 1, 8), BYTES), *top = make(size_of(members, 1, 4), BYTES),
+       *low = make(size_of(members, 1, 4), BYTES);
+  both *csum = make(size_of(members, k, 8), BYTES), *msum = make(size_of(members, 1, 8), BYTES), *flips = make(16, BYTES);
+  bytes(flips, 0, 3);
+  if (gpu_below(4) == 0) memset(t.votes->ref, 0, (size_t)(rows[0] * k)); /* a member without votes */
+  send();
+  const int64_t grains = 1 + gpu_below(31);
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    const arb_update_work work = {AT(uint64_t, s), AT(int32_t, top), AT(int32_t, low), AT(uint64_t, csum), AT(uint64_t, msum)};
+    MUST(be->ops.vote_rows(be, &t.side[on_gpu], &work));
+    MUST(be->ops.vote_columns(be, &t.side[on_gpu], &work));
+    MUST(be->ops.update(be, &t.side[on_gpu], &work, grains, 127 / (int)grains, AT(int64_t, flips)));
+    MUST(be->ops.update(be, &t.side[on_gpu], &work, 0, 127, AT(int64_t, flips)));
+  }
+  compare();
+}
+
+static void start_slots(int members, const int64_t *rows, int64_t k) {
+  stacks t;
+  begin("init_stack", members, rows[0], k, 0);
+  make_stack(&t, members, rows, k, 1, 1);
+  const int64_t count = 1 + gpu_below(3000), first = 8 * gpu_below(1 << 20);
+  both *draws = make((size_t)((count + 7) / 8 * 8) * 2, BYTES);
+  const uint32_t tensor = (uint32_t)gpu_random(), grain = (uint32_t)gpu_below(100);
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    MUST(be->ops.init_stack(be, &t.side[on_gpu]));
+    MUST(be->ops.draws(be, ARB_DRAW_VOTE, tensor, grain, first, count, AT(uint16_t, draws)));
+  }
+  compare();
+}
+
+static void digest_slot(int64_t rows, int64_t row_bytes) {
+  begin("digest", rows, row_bytes, 0, 0);
+  both *b = make(size_of(rows, row_bytes, 1), BYTES);
+  bytes(b, -128, 127);
+  send();
+  arb_u128 sum[2];
+  const uint64_t array = gpu_random();
+  const int64_t first = gpu_below(1000);
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    MUST(be->ops.digest(be, array, AT(void, b), rows, row_bytes, first, &sum[on_gpu]));
+  }
+  gpu_check(sum[0].lo == sum[1].lo && sum[0].hi == sum[1].hi, "digest: sum");
+  compare();
+}
+
+/* The widths of a real model with thousands of rows, against the threaded backend. */
+static void large_shapes(void) {
+  const int64_t glu[] = {1408, 1408}, memory[] = {512, 512, 512}, head[] = {297}, out[] = {512}, odd[] = {100, 203};
+  const int64_t wide[] = {160, 297, 512, 768, 1408};
+  arb_backend_destroy(&ref);
+  MUST(arb_backend_cpu_create(16, "auto", &ref));
+  many = 1100;
+  for (int i = 0; i < 5; i++) row_slots(wide[i], PLAIN), row_slots(wide[i], WILD);
+  for (int i = 0; i < 3; i++) {
+    const int style = i == 1 ? SCALED : PLAIN;
+    grad_slots(2, glu, style, 1), grad_slots(3, memory, style, 1), grad_slots(1, head, style, 1), grad_slots(1, out, style, 1);
+    grad_slots(2, odd, style, 1);
+  }
+  many = 7;
+  scan_slots(512, 512, PLAIN), scan_slots(160, 128, PLAIN), scan_slots(300, 333, WILD);
+  embed_slots(256, 297, 512), embed_slots(64, 297, 128);
+  for (int i = 0; i < 2; i++) {
+    product_slots(2, glu, 512, 512), product_slots(3, memory, 512, 512), product_slots(1, head, 512, 512);
+    product_slots(1, out, 1408, 512), product_slots(1, out, 512, 512), product_slots(1, out, 768, 512);
+  }
+}
+
+static int64_t any_width(void) { return 1 + gpu_below(300); }
+
+int main(int argc, char **argv) {
+  const int small = argc > 1 && strcmp(argv[1], "--small") == 0;
+  const int plain = argc > 1 && strcmp(argv[argc - 1], "--plain") == 0;
+  gpu = gpu_backend();
+  MUST(arb_backend_ref_create(&ref));
+  arb_cuda_sync_launches(gpu, small);
+  arb_cuda_products_plain(gpu, plain);
+  for (int64_t width = 1; width <= 300; width += small ? 61 : 1) row_slots(width, (int)(width % STYLES));
+  const int64_t wide[] = {296, 297, 512, 768, 1408, 4001};
+  for (int i = 0; i < (small ? 3 : 6); i++)
+    for (int style = 0; style < STYLES; style++) row_slots(wide[i], style);
+  for (int i = 0; i < (small ? 4 : 60); i++)
+    scan_slots(i % 3 ? any_width() : 64 * (1 + gpu_below(4)), 1 + gpu_below(200), i % STYLES);
+  for (int i = 0; i < (small ? 12 : 300); i++) {
+    const int members = 1 + (int)gpu_below(4), even = (int)gpu_below(2);
+    int64_t rows[ARB_MAX_MEMBERS];
+    for (int j = 0; j < members; j++) rows[j] = even ? 8 * (1 + gpu_below(64)) : any_width();
+    const int64_t k = gpu_below(2) ? 16 * (1 + gpu_below(16)) : any_width();
+    grad_slots(members, rows, i % STYLES, i % 2);
+    update_slots(members, rows, k, i % 3 ? 15 : 127);
+    start_slots(members, rows, k);
+    if (i % 2) product_slots(members, rows, k, 1 + gpu_below(40));
+    if (i % 3 == 0) embed_slots(8 * (1 + gpu_below(12)), k, 1 + gpu_below(30));
+    if (i % 3 == 1) digest_slot(any_width(), gpu_below(2) ? any_width() : 8 * any_width());
+  }
+  if (!small) {
+    const int64_t glu[] = {1408, 1408}, memory[] = {512, 512, 512}, head[] = {297}, out[] = {512}, vast[] = {9000},
+                  limit[] = {12288};
+    for (int style = 0; style < STYLES; style++) {
+      grad_slots(2, glu, style, 1), grad_slots(3, memory, style, 1), grad_slots(1, head, style, 1),
+          grad_slots(1, vast, style, 0);
+      grad_slots(1, limit, style, 1);
+    }
+    update_slots(2, glu, 512, 15), update_slots(3, memory, 512, 15), update_slots(1, head, 512, 15),
+        update_slots(1, out, 1408, 15);
+    product_slots(2, glu, 512, 64), product_slots(3, memory, 512, 64), product_slots(1, head, 512, 70),
+        product_slots(1, out, 1408, 64);
+    embed_slots(256, 297, 64), embed_slots(64, 297, 100), embed_slots(16, 2000, 50);
+    digest_slot(100000, 1), digest_slot(3, 4), digest_slot(1000, 512), digest_slot(77, 1404);
+  }
+  if (!small) large_shapes();
+  arb_backend_destroy(&gpu);
+  arb_backend_destroy(&ref);
+  return gpu_totals();
+}
