@@ -84,6 +84,7 @@ static arb_status barrier(arb_comm *c) {
     const cudaError_t st = cudaStreamQuery(s->stream);
     if (st == cudaSuccess) return ARB_OK;
     if (st != cudaErrorNotReady) return check_cuda(st, "waiting for NCCL");
+    (void)cudaGetLastError(); /* "not ready" would look like the next launch's error */
     ncclResult_t asynchronous = ncclSuccess;
     ARB_TRY(check(ncclCommGetAsyncError(s->comm, &asynchronous), s, "ncclCommGetAsyncError"));
     ARB_TRY(check(asynchronous, s, "a collective"));

@@ -224,6 +224,8 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
     return st;
   }
   arb_ops *o = &be->ops;
+  be->on_device = 1;
+  be->stream = c->stream;
   o->name = c->name;
   o->alloc = alloc;
   o->free = free_memory;

@@ -108,6 +108,10 @@ const arb_ckpt_entry *arb_ckpt_file_find(const arb_ckpt_file *f, const char *ten
 
 /* ---- read.c ----------------------------------------------------------------------------------------------------------- */
 
+/* Reads a dataset into host, or, where host is NULL, past a buffer, and compares its digest. */
+ARB_NODISCARD arb_status arb_ckpt_read_dataset(const arb_ckpt_file *f, const arb_ckpt_entry *e, void *host);
+/* Reads identity or config. The caller frees *out; it is NULL after a failure. */
+ARB_NODISCARD arb_status arb_ckpt_read_text(const arb_ckpt_file *f, const char *field, char **out);
 /* Everything of a checkpoint, read and compared with its digests. */
 ARB_NODISCARD arb_status arb_ckpt_verify(const char *dir, int64_t step);
 

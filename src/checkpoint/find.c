@@ -10,23 +10,18 @@
 #include <unistd.h>
 
 #include "src/checkpoint/checkpoint_impl.h"
+#include "src/checkpoint/inspect.h"
 
 typedef struct {
-  int64_t step;
-  long pid; /* 0: a checkpoint; else the writer of a temporary folder */
-} item;
-
-typedef struct {
-  item *items; /* checkpoints from new to old, then temporary folders */
+  arb_ckpt_folder *items; /* checkpoints from new to old, then temporary folders */
   int count, capacity;
 } item_list;
 
-/* Only names that we would write ourselves. */
-static bool parse_name(const char *name, item *out) {
+bool arb_ckpt_folder_name(const char *name, arb_ckpt_folder *out) {
   char again[80];
   char *end;
   if (strncmp(name, "step-", 5) != 0 || name[5] < '0' || name[5] > '9') return false;
-  *out = (item){.step = strtoll(name + 5, &end, 10)};
+  *out = (arb_ckpt_folder){.step = strtoll(name + 5, &end, 10)};
   if (*end == '\0') {
     snprintf(again, sizeof again, "step-%08" PRId64, out->step);
   } else {
@@ -38,12 +33,12 @@ static bool parse_name(const char *name, item *out) {
 }
 
 static int item_order(const void *a, const void *b) {
-  const item *x = a, *y = b;
+  const arb_ckpt_folder *x = a, *y = b;
   if ((x->pid != 0) != (y->pid != 0)) return x->pid != 0 ? 1 : -1;
   return (x->step < y->step) - (x->step > y->step);
 }
 
-static arb_status add_item(item_list *list, const item *it) {
+static arb_status add_item(item_list *list, const arb_ckpt_folder *it) {
   if (list->count == list->capacity) {
     const int capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
     void *more = realloc(list->items, (size_t)capacity * sizeof *list->items);
@@ -61,13 +56,22 @@ static arb_status scan(const char *dir, item_list *list) {
   if (folder == NULL && errno == ENOENT) return ARB_OK;
   ARB_REQUIRE(folder != NULL, ARB_ERR_CHECKPOINT, "%s: cannot be opened: %s", dir, strerror(errno));
   arb_status st = ARB_OK;
-  item it;
+  arb_ckpt_folder it;
   errno = 0;
   for (const struct dirent *e; st == ARB_OK && (e = readdir(folder)) != NULL; errno = 0)
-    if (parse_name(e->d_name, &it)) st = add_item(list, &it);
+    if (arb_ckpt_folder_name(e->d_name, &it)) st = add_item(list, &it);
   if (st == ARB_OK && errno != 0) st = ARB_FAIL(ARB_ERR_CHECKPOINT, "%s: cannot be listed: %s", dir, strerror(errno));
   closedir(folder);
   if (list->count > 0) qsort(list->items, (size_t)list->count, sizeof *list->items, item_order);
+  return st;
+}
+
+arb_status arb_ckpt_list(const char *dir, arb_ckpt_folder **out, int *count) {
+  item_list list = {0};
+  const arb_status st = scan(dir, &list);
+  if (st != ARB_OK) free(list.items);
+  *out = st == ARB_OK ? list.items : NULL;
+  *count = st == ARB_OK ? list.count : 0;
   return st;
 }
 
@@ -105,7 +109,7 @@ arb_status arb_ckpt_latest(const char *dir, int64_t *found_step, void (*line)(co
   arb_status st = scan(dir, &list);
   bool good = false;
   for (int i = 0; i < list.count && st == ARB_OK; i++) {
-    const item *it = &list.items[i];
+    const arb_ckpt_folder *it = &list.items[i];
     if (it->pid != 0) {
       report(&to, "skipped checkpoint: %s/step-%08" PRId64 ".tmp-%ld: a save that did not finish", dir, it->step, it->pid);
     } else if (!good) {
@@ -143,7 +147,7 @@ static arb_status retain(const char *dir, int keep, const item_list *list) {
   int complete = 0, kept = 0;
   for (int i = 0; i < list->count; i++) complete += list->items[i].pid == 0;
   for (int i = 0; i < list->count; i++) {
-    const item *it = &list->items[i];
+    const arb_ckpt_folder *it = &list->items[i];
     bool good = false;
     if (it->pid != 0) {
       if (!is_dead(it->pid)) continue;

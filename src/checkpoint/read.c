@@ -8,8 +8,7 @@
 
 enum { BLOCK = 1 << 20 };
 
-/* Reads a dataset into host, or, where host is NULL, past a buffer, and compares its digest. */
-static arb_status read_dataset(const arb_ckpt_file *f, const arb_ckpt_entry *e, void *host) {
+arb_status arb_ckpt_read_dataset(const arb_ckpt_file *f, const arb_ckpt_entry *e, void *host) {
   XXH3_state_t *state = XXH3_createState();
   unsigned char *scratch = host == NULL ? malloc(BLOCK) : NULL, *to = host;
   arb_status st = ARB_OK;
@@ -45,8 +44,19 @@ arb_status arb_ckpt_verify(const char *dir, int64_t step) {
   arb_ckpt_file f;
   ARB_TRY(arb_ckpt_file_open(&f, dir, step));
   arb_status st = ARB_OK;
-  for (int i = 0; i < f.count && st == ARB_OK; i++) st = read_dataset(&f, &f.entries[i], NULL);
+  for (int i = 0; i < f.count && st == ARB_OK; i++) st = arb_ckpt_read_dataset(&f, &f.entries[i], NULL);
   arb_ckpt_file_close(&f);
+  return st;
+}
+
+arb_status arb_ckpt_read_text(const arb_ckpt_file *f, const char *field, char **out) {
+  const arb_ckpt_entry *e = arb_ckpt_file_find(f, ARB_CKPT_META, field);
+  char *text = calloc((size_t)e->bytes + 1, 1);
+  ARB_REQUIRE(text != NULL, ARB_ERR_NOMEM, "%s: no memory for %" PRIu64 " bytes of %s", f->path, e->bytes, field);
+  arb_status st = arb_ckpt_read_dataset(f, e, text);
+  if (st == ARB_OK && strlen(text) != e->bytes) st = ARB_FAIL(ARB_ERR_CHECKPOINT, "%s: its %s has a NUL byte", f->path, field);
+  if (st != ARB_OK) free(text);
+  *out = st == ARB_OK ? text : NULL;
   return st;
 }
 
@@ -130,12 +140,9 @@ static arb_status compare_identity(const char *path, const char *saved, const ch
 }
 
 static arb_status check_identity(const arb_ckpt_file *f, const char *mine) {
-  const arb_ckpt_entry *e = arb_ckpt_file_find(f, ARB_CKPT_META, ARB_CKPT_IDENTITY);
-  char *saved = calloc((size_t)e->bytes + 1, 1);
-  ARB_REQUIRE(saved != NULL, ARB_ERR_NOMEM, "%s: no memory for %" PRIu64 " bytes of identity", f->path, e->bytes);
-  arb_status st = read_dataset(f, e, saved);
-  if (st == ARB_OK && strlen(saved) != e->bytes) st = ARB_FAIL(ARB_ERR_CHECKPOINT, "%s: its identity has a NUL byte", f->path);
-  if (st == ARB_OK) st = compare_identity(f->path, saved, mine);
+  char *saved;
+  ARB_TRY(arb_ckpt_read_text(f, ARB_CKPT_IDENTITY, &saved));
+  const arb_status st = compare_identity(f->path, saved, mine);
   free(saved);
   return st;
 }
@@ -175,11 +182,11 @@ static arb_status load(const arb_ckpt_file *f, const char *identity, const arb_c
   /* Identity first: a changed setting explains a missing tensor better than its name. */
   ARB_TRY(check_identity(f, identity));
   ARB_TRY(match(f, arrays, count, wanted));
-  ARB_TRY(read_dataset(f, arb_ckpt_file_find(f, ARB_CKPT_META, ARB_CKPT_CONFIG), NULL));
+  ARB_TRY(arb_ckpt_read_dataset(f, arb_ckpt_file_find(f, ARB_CKPT_META, ARB_CKPT_CONFIG), NULL));
   for (int i = 0; i < count; i++) {
     ARB_REQUIRE(arrays[i].host != NULL || wanted[i]->bytes == 0, ARB_ERR_ARG, "%s.%s: no memory to load into", arrays[i].tensor,
                 arrays[i].field);
-    ARB_TRY(read_dataset(f, wanted[i], arrays[i].host));
+    ARB_TRY(arb_ckpt_read_dataset(f, wanted[i], arrays[i].host));
   }
   return ARB_OK;
 }

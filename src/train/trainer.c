@@ -204,11 +204,9 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
               (long long)t->step);
+  /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
   arb_comm *carrier = t->device_comm ? t->device_comm : t->comm;
-  for (int i = 0; i < s->tensor_count; i++) {
-    const arb_stack *w = &s->tensors[i]->w;
-    ARB_TRY(arb_comm_all_reduce(carrier, w->votes, w->n * w->k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
-  }
+  ARB_TRY(arb_comm_all_reduce(carrier, s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
   ARB_TRY(run_recorded(t, &t->update_recorded, update_all, NULL)); /* every grain uses every tensor: the counts never change */
   t->warm = 1;

@@ -8,6 +8,7 @@ stepping() { plain "$log" | grep -q '^step 3/'; }
 
 for victim in 0 1; do
   rm -f "$scratch"/pid.*
+  : >"$log"
   # 3 grains on 2 ranks, and the slow backend: rank 1 waits for rank 0 most of the time.
   "$MPIRUN" 2 "$here/rank.sh" "$scratch" "$ARBDIST" "$config" --set run.dir="$scratch/runs" --set run.device=ref \
     --set train.grains=3 --set train.sequences=48 --set train.steps=100000 --set dist.timeout_s=2 --set eval.every=0 \

@@ -18,6 +18,7 @@ fi
 every=$(awk 'function gcd(a, b) { return b ? gcd(b, a % b) : a } { g = gcd($1, g) } END { print g }' <<<"$wanted")
 last=$(awk '$1 > n { n = $1 } END { print n }' <<<"$wanted")
 
+: >"$log"
 "$@" "$config" --set run.dir="$scratch/runs" --set checkpoint.every="$every" --set checkpoint.keep=1 --set checkpoint.resume=no \
   --set eval.every=0 --set sample.length=0 --set sample.every=0 >"$log" 2>&1 &
 pid=$!
