@@ -3,7 +3,7 @@
 #
 #   . launch/packages.sh; packages_need "${packages_build[@]}"
 packages_build=(gcc g++ libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libcmocka-dev libinih-dev
-  libxxhash-dev liblzma-dev)
+  libjansson-dev libxxhash-dev liblzma-dev)
 packages_tests=(clang libclang-rt-14-dev hdf5-tools xz-utils)
 
 # packages_has NAME: installed by the package manager, or there in another way.
@@ -18,6 +18,7 @@ packages_has() {
     libhdf5-dev) pkg-config --exists hdf5-serial && echo yes ;;
     libcmocka-dev) pkg-config --exists cmocka && echo yes ;;
     libinih-dev) pkg-config --exists inih && echo yes ;;
+    libjansson-dev) pkg-config --exists jansson && echo yes ;;
     libxxhash-dev) pkg-config --exists libxxhash && echo yes ;;
     liblzma-dev) pkg-config --exists liblzma && echo yes ;;
     libclang-rt-14-dev) compgen -G "$(clang -print-resource-dir)/lib/linux/libclang_rt.asan*" ;;
