@@ -19,6 +19,7 @@ packages_has() {
     libcmocka-dev) pkg-config --exists cmocka && echo yes ;;
     libinih-dev) pkg-config --exists inih && echo yes ;;
     libjansson-dev) pkg-config --exists jansson && echo yes ;;
+    libjansson-dev) pkg-config --exists jansson && echo yes ;;
     libxxhash-dev) pkg-config --exists libxxhash && echo yes ;;
     liblzma-dev) pkg-config --exists liblzma && echo yes ;;
     libclang-rt-14-dev) compgen -G "$(clang -print-resource-dir)/lib/linux/libclang_rt.asan*" ;;

@@ -18,6 +18,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+shopt -s nullglob
 export LC_ALL=C UBSAN_OPTIONS=print_stacktrace=1
 say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 . launch/packages.sh
