@@ -39,7 +39,7 @@ build() {
   local preset=$1 target=$2 log=$logs/$1.build
   shift 2
   say "build: $preset"
-  if { cmake --preset "$preset" "$@" || cmake --preset "$preset" --fresh "$@"; } >"$log" 2>&1 &&
+  if cmake --preset "$preset" --fresh "$@" >"$log" 2>&1 &&
     cmake --build --preset "$preset" --target "$target" >>"$log" 2>&1; then return 0; fi
   tail -n 40 "$log"
   broken "build: $preset"
