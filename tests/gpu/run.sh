@@ -76,6 +76,11 @@ for c in smoke:50 books:20; do
     skip "$config: 2 GPUs (this machine has one)"
   fi
 done
+# the digests that CI checks on the CPU
+for config in smoke books; do
+  "$here/../train/golden.sh" "$root/configs/$config.ini" "$here/../golden/$config.digest" "$arbdist" --set run.device=cuda >"$logs/golden-$config.log" 2>&1
+  if [ $? -eq 0 ] && grep -qE '^[1-9][0-9]* passed, 0 failed' "$logs/golden-$config.log"; then pass "golden digests of $config"; else fail "golden digests of $config"; fi
+done
 # saved on one device, resumed on the other, against the uninterrupted run
 for pair in cpu:cuda cuda:cpu; do
   a=${pair%:*} b=${pair#*:}

@@ -139,7 +139,7 @@ static void test_gate(void **state) {
 /* ---- norm(silu(u) * v) ---- */
 
 static double glu_loss(int64_t width) {
-  double a[MOST], sum = 0;
+  double a[MOST] = {0}, sum = 0;
   for (int64_t i = 0; i < width; i++) a[i] = u[i] * sigmoid(u[i]) * v[i];
   const double inv = inverse_rms(a, width);
   for (int64_t i = 0; i < width; i++) sum += dy[i] * a[i] * inv * exp2(e[i] / 8.0);
