@@ -141,12 +141,25 @@ void arb_state_arrays(const arb_state *s, arb_state_array *out) {
     } f[ARB_FIELD__COUNT] = {{ARB_U8, w->n, w->k, w->code}, {ARB_I8, w->n, 1, w->e},           {ARB_I8, w->n, 1, w->p},
                              {ARB_I32, w->n, 1, w->r},      {ARB_I32, w->members, w->k, w->c}, {ARB_I32, w->members, 1, w->m}};
     for (int j = 0; j < ARB_FIELD__COUNT; j++)
-      *out++ = (arb_state_array){t->name,      (arb_field)j, (uint64_t)w->id * 16 + (uint64_t)j, f[j].type, f[j].rows,
-                                 f[j].columns, f[j].data};
+      *out++ = (arb_state_array){.tensor = t->name,
+                                 .field = (arb_field)j,
+                                 .array = (uint64_t)w->id * 16 + (uint64_t)j,
+                                 .type = f[j].type,
+                                 .rows = f[j].rows,
+                                 .columns = f[j].columns,
+                                 .count = f[j].rows,
+                                 .data = f[j].data};
   }
   for (int i = 0; i < s->norm_count; i++) {
     const arb_norm *n = s->norms[i];
-    *out++ = (arb_state_array){n->name, ARB_FIELD_E, (uint64_t)n->id * 16 + ARB_FIELD_E, ARB_I8, n->width, 1, n->e};
+    *out++ = (arb_state_array){.tensor = n->name,
+                               .field = ARB_FIELD_E,
+                               .array = (uint64_t)n->id * 16 + ARB_FIELD_E,
+                               .type = ARB_I8,
+                               .rows = n->width,
+                               .columns = 1,
+                               .count = n->width,
+                               .data = n->e};
   }
 }
 
@@ -159,8 +172,8 @@ arb_status arb_state_digest(const arb_state *s, arb_u128 *out) {
   arb_status st = ARB_OK;
   for (int i = 0; i < count; i++) {
     const arb_state_array *a = &arrays[i];
-    ARB_TRY_OUT(st,
-                s->be->ops.digest(s->be, a->array, a->data, a->rows, a->columns * (int64_t)arb_dtype_size(a->type), 0, &part));
+    ARB_TRY_OUT(st, s->be->ops.digest(s->be, a->array, a->data, a->count, a->columns * (int64_t)arb_dtype_size(a->type),
+                                      a->first, &part));
     sum = arb_u128_add(sum, part);
   }
   *out = sum;

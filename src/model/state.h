@@ -28,14 +28,16 @@ typedef struct {
 typedef enum { ARB_FIELD_CODE, ARB_FIELD_E, ARB_FIELD_P, ARB_FIELD_R, ARB_FIELD_C, ARB_FIELD_M, ARB_FIELD__COUNT } arb_field;
 const char *arb_field_name(arb_field f);
 
-/* One array of the state, [rows][columns]; what checkpoints, digests and inspection walk. */
+/* One array of the state, [rows][columns], and what this rank has of it; what checkpoints, digests and inspection walk. */
 typedef struct {
   const char *tensor;
   arb_field field;
   uint64_t array; /* id for the digest: tensor id * 16 + field */
   arb_dtype type;
-  int64_t rows, columns;
-  void *data; /* in backend memory */
+  int64_t rows, columns; /* of the whole array, on any rank */
+  int64_t first, count;  /* rows [first, first + count) are here; count may be 0 */
+  int sharded;           /* rows are dealt to the ranks, and each saves its own; 0: equal on all ranks, rank 0 saves it */
+  void *data;            /* [count][columns] in backend memory */
 } arb_state_array;
 
 typedef struct {
