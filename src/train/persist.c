@@ -44,17 +44,17 @@ static size_t array_bytes(const arb_state_array *a) { return (size_t)(a->rows * 
 
 static void checkpoint_dir(const arb_config *cfg, char *path, size_t size) { arb_trainer_path(cfg, "checkpoints", path, size); }
 
-static arb_status save_local(arb_trainer *t) {
+static arb_status save_local(arb_trainer *t, const char *digest) {
   snapshot s = {0};
   char dir[2048];
   arb_ckpt_meta meta = {
       .step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed, .identity = t->identity};
+  snprintf(meta.digest, sizeof meta.digest, "%s", digest);
   char *resolved = malloc(ARB_CONFIG_RESOLVED_BYTES);
   arb_status st = resolved ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   if (st != ARB_OK) goto out;
   ARB_TRY_OUT(st, arb_config_resolved_text(t->cfg, resolved, ARB_CONFIG_RESOLVED_BYTES));
   meta.config = resolved;
-  ARB_TRY_OUT(st, arb_trainer_digest(t, meta.digest));
   ARB_TRY_OUT(st, snapshot_init(&s, t));
   for (int i = 0; i < s.count; i++)
     ARB_TRY_OUT(st, t->be->ops.download(t->be, s.file[i].host, s.state[i].data, array_bytes(&s.state[i])));
@@ -67,7 +67,12 @@ out:
   return st;
 }
 
-arb_status arb_trainer_save(arb_trainer *t) { return arb_comm_agree(t->comm, t->comm->rank == 0 ? save_local(t) : ARB_OK); }
+arb_status arb_trainer_save(arb_trainer *t) {
+  char digest[33];
+  arb_status st = arb_trainer_digest(t, digest);
+  if (st == ARB_OK && t->comm->rank == 0) st = save_local(t, digest);
+  return arb_comm_agree(t->comm, st);
+}
 
 static void say_skipped(const char *line, void *arg) {
   if (!strstr(line, ".tmp-")) ++*(int *)arg; /* a save that did not finish was never a checkpoint */

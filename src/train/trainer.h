@@ -63,7 +63,7 @@ ARB_NODISCARD arb_status arb_trainer_step(arb_trainer *t, arb_step_result *resul
 /* Collective. Bits per byte on the fixed validation windows; the same bits on any rank count. */
 ARB_NODISCARD arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb);
 
-/* The state digest as 32 hex digits: state arrays, seed, step, data position, identity. Local; equal on all ranks. */
+/* Collective. The state digest as 32 hex digits: state arrays, seed, step, data position, identity. Equal on all ranks. */
 ARB_NODISCARD arb_status arb_trainer_digest(arb_trainer *t, char hex[33]);
 
 /* Collective. Saves to RUN/checkpoints; deletes old ones. Rank 0 writes. */
