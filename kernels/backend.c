@@ -18,6 +18,8 @@ arb_status arb_backend_validate(const arb_backend *be) {
   ARB_SLOT(init_stack);
   ARB_SLOT(embed_forward);
   ARB_SLOT(add_norm_quant);
+  ARB_SLOT(window_norm_quant);
+  ARB_SLOT(gather_rows);
   ARB_SLOT(linear_forward);
   ARB_SLOT(mlgru_forward);
   ARB_SLOT(gate_norm_quant);

@@ -94,6 +94,13 @@ typedef struct {
    * inv[m] = 1 / rms for the backward pass. x_in, y, x_out, q: [m][width]. */
   arb_status (*add_norm_quant)(arb_backend *be, const arb_rows *r, int64_t width, const float *x_in, const uint16_t *y,
                                float *x_out, const int8_t *e, int8_t *q, float *s, float *inv);
+  /* Sliding windows over frozen features: the features of a sequence are windows + span - 1 rows (q_in, s_in) of `width`, and
+   * row i of its `windows` rows is features i .. i + span - 1 side by side, x = (float)q_in * s_in; (q, s) = quantised
+   * RMSNorm(x) with gains 2^(e/8). r counts windows; q: [m][span * width], e: [span * width]. Features have no gradient. */
+  arb_status (*window_norm_quant)(arb_backend *be, const arb_rows *r, int64_t windows, int64_t span, int64_t width,
+                                  const int8_t *q_in, const float *s_in, const int8_t *e, int8_t *q, float *s);
+  /* out[i] = in[index[i]], or zeros where index[i] < 0, i < count; rows of row_bytes, an even number. */
+  arb_status (*gather_rows)(arb_backend *be, int64_t count, int64_t row_bytes, const void *in, const int32_t *index, void *out);
   /* y[m][n] = bf16(((float)(q . T) * s) * 2^(e/8)). */
   arb_status (*linear_forward)(arb_backend *be, const arb_rows *r, const int8_t *q, const float *s, const arb_stack *w,
                                uint16_t *y);

@@ -64,6 +64,7 @@ static inline int arb_cuda_aligned(const void *p, size_t bytes) { return (uintpt
 /* Each fills its file's slots. */
 void arb_cuda_fill_random(arb_ops *ops);
 void arb_cuda_fill_norms(arb_ops *ops);
+void arb_cuda_fill_features(arb_ops *ops);
 void arb_cuda_fill_gates(arb_ops *ops);
 void arb_cuda_fill_recurrence(arb_ops *ops);
 void arb_cuda_fill_loss(arb_ops *ops);

@@ -239,6 +239,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   arb_cuda_fill_random(o);
   arb_cuda_fill_record(o);
   arb_cuda_fill_norms(o);
+  arb_cuda_fill_features(o);
   arb_cuda_fill_gates(o);
   arb_cuda_fill_recurrence(o);
   arb_cuda_fill_loss(o);

@@ -68,12 +68,29 @@ void arb_host_run(arb_host *host, arb_host_op op, int64_t total, int64_t chunk, 
 }
 
 static arb_status host_profile(arb_backend *be, int index, int reset, const char **name, double *seconds, int64_t *calls) {
-  static const char *const names[ARB_HOST__COUNT] = {
-      "linear_forward", "linear_dx",         "linear_dw_vote", "embed_forward", "add_norm_quant",
-      "mlgru_forward",  "gate_norm_quant",   "glu_norm_quant", "xent",          "grad_quant",
-      "dw_quant",       "embed_dw",          "vote_join",      "norm_backward", "gate_norm_backward",
-      "mlgru_backward", "glu_norm_backward", "vote_rows",      "vote_columns",  "update",
-      "init_stack"};
+  static const char *const names[ARB_HOST__COUNT] = {"linear_forward",
+                                                     "linear_dx",
+                                                     "linear_dw_vote",
+                                                     "embed_forward",
+                                                     "add_norm_quant",
+                                                     "window_norm_quant",
+                                                     "gather_rows",
+                                                     "mlgru_forward",
+                                                     "gate_norm_quant",
+                                                     "glu_norm_quant",
+                                                     "xent",
+                                                     "grad_quant",
+                                                     "dw_quant",
+                                                     "embed_dw",
+                                                     "vote_join",
+                                                     "norm_backward",
+                                                     "gate_norm_backward",
+                                                     "mlgru_backward",
+                                                     "glu_norm_backward",
+                                                     "vote_rows",
+                                                     "vote_columns",
+                                                     "update",
+                                                     "init_stack"};
   arb_host *host = arb_host_of(be);
   if (reset) {
     memset(host->seconds, 0, sizeof host->seconds);
@@ -198,6 +215,50 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
                           .inv = inv};
   return walk(be, ARB_HOST_ADD_NORM_QUANT, arb_host_of(be)->rows->add_norm_quant, &a, arb_rows_count(r), row_chunk(width),
               width);
+}
+
+static arb_status window_norm_quant(arb_backend *be, const arb_rows *r, int64_t windows, int64_t span, int64_t width,
+                                    const int8_t *q_in, const float *s_in, const int8_t *e, int8_t *q, float *s) {
+  const int64_t wide = span * width;
+  const float *gain;
+  ARB_TRY(gains(be, e, wide, &gain));
+  const arb_row_args a = {.env = arb_host_env(be, r),
+                          .width = wide,
+                          .context = windows,
+                          .span = span,
+                          .q_in = q_in,
+                          .s_in = s_in,
+                          .gain = gain,
+                          .q = q,
+                          .s = s};
+  return walk(be, ARB_HOST_WINDOW_NORM_QUANT, arb_host_of(be)->rows->window_norm_quant, &a, arb_rows_count(r), row_chunk(wide),
+              wide);
+}
+
+typedef struct {
+  const unsigned char *in;
+  const int32_t *index;
+  unsigned char *out;
+  size_t row_bytes;
+} gather;
+
+static void gather_task(void *arg, int64_t begin, int64_t end, int worker) {
+  (void)worker;
+  const gather *g = arg;
+  for (int64_t i = begin; i < end; i++) {
+    unsigned char *to = g->out + (size_t)i * g->row_bytes;
+    if (g->index[i] < 0)
+      memset(to, 0, g->row_bytes);
+    else
+      memcpy(to, g->in + (size_t)g->index[i] * g->row_bytes, g->row_bytes);
+  }
+}
+
+static arb_status gather_rows(arb_backend *be, int64_t count, int64_t row_bytes, const void *in, const int32_t *index,
+                              void *out) {
+  gather g = {in, index, out, (size_t)row_bytes};
+  arb_host_run(arb_host_of(be), ARB_HOST_GATHER_ROWS, count, 4 * row_chunk(row_bytes), gather_task, &g);
+  return ARB_OK;
 }
 
 static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_t *q, const float *s, const arb_stack *w,
@@ -396,6 +457,8 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->profile = host_profile;
   o->draws = host_draws;
   o->add_norm_quant = add_norm_quant;
+  o->window_norm_quant = window_norm_quant;
+  o->gather_rows = gather_rows;
   o->linear_forward = linear_forward;
   o->mlgru_forward = mlgru_forward;
   o->gate_norm_quant = gate_norm_quant;

@@ -28,6 +28,22 @@ void ARB_AT_LEVEL(arb_row_add_norm_quant)(const arb_row_args *a, int64_t begin, 
   }
 }
 
+static void dequantise_row(const int8_t *restrict q, float s, int64_t width, float *restrict x) {
+  for (int64_t i = 0; i < width; i++) x[i] = (float)q[i] * s;
+}
+
+void ARB_AT_LEVEL(arb_row_window_norm_quant)(const arb_row_args *a, int64_t begin, int64_t end, arb_row_scratch *tmp) {
+  const int64_t w = a->width, width = w / a->span;
+  for (int64_t row = begin; row < end; row++) {
+    /* A sequence has span - 1 more features than windows. */
+    const int64_t first = row / a->context * (a->context + a->span - 1) + row % a->context;
+    for (int64_t i = 0; i < a->span; i++)
+      dequantise_row(a->q_in + (first + i) * width, a->s_in[first + i], width, tmp->a + i * width);
+    arb_row_normalise(tmp->a, arb_row_inv_rms(tmp->a, w), a->gain, w, tmp->b);
+    arb_row_quant(&a->env, tmp->b, w, a->q + row * w, a->s + row);
+  }
+}
+
 static void gate_row(const float *restrict h, float inv, const float *restrict gain, const uint16_t *restrict zg, int64_t width,
                      float *restrict out) {
   for (int64_t i = 0; i < width; i++) out[i] = ((h[i] * inv) * gain[i]) * arb_sigmoidf(arb_f32_of_bf16(zg[i]));

@@ -30,6 +30,8 @@ typedef struct {
 typedef struct {
   arb_row_env env;
   int64_t width, ldz, lddz, context;
+  int64_t span;       /* rows of features in a window */
+  const int8_t *q_in; /* features */
   const float *x_in;  /* or h, g */
   const uint16_t *y;  /* or zf, u, logits */
   const uint16_t *y2; /* or zc, zg, v */
@@ -67,7 +69,7 @@ typedef struct {
 
 typedef struct {
   const char *level;
-  arb_row_op add_norm_quant, gate_norm_quant, glu_norm_quant, xent;
+  arb_row_op add_norm_quant, window_norm_quant, gate_norm_quant, glu_norm_quant, xent;
   arb_row_op grad_quant, dw_quant, norm_backward, gate_norm_backward, glu_norm_backward;
   arb_row_op mlgru_forward, mlgru_backward; /* over scan lanes, not rows */
   void (*vote_rows)(const arb_update_args *a, int64_t begin, int64_t end);

@@ -23,6 +23,7 @@
 #define ARB_DECLARE_ROW_OP(name) \
   void ARB_AT_LEVEL(name)(const arb_row_args *a, int64_t begin, int64_t end, arb_row_scratch *tmp)
 ARB_DECLARE_ROW_OP(arb_row_add_norm_quant);
+ARB_DECLARE_ROW_OP(arb_row_window_norm_quant);
 ARB_DECLARE_ROW_OP(arb_row_gate_norm_quant);
 ARB_DECLARE_ROW_OP(arb_row_glu_norm_quant);
 ARB_DECLARE_ROW_OP(arb_row_xent);

@@ -98,6 +98,7 @@ static void vote_row(const float *restrict x, int64_t length, int vmax, const ui
 const arb_row_table ARB_AT_LEVEL(arb_row_table) = {
     .level = ARB_LEVEL_NAME,
     .add_norm_quant = ARB_AT_LEVEL(arb_row_add_norm_quant),
+    .window_norm_quant = ARB_AT_LEVEL(arb_row_window_norm_quant),
     .gate_norm_quant = ARB_AT_LEVEL(arb_row_gate_norm_quant),
     .glu_norm_quant = ARB_AT_LEVEL(arb_row_glu_norm_quant),
     .xent = ARB_AT_LEVEL(arb_row_xent),

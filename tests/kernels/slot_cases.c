@@ -134,6 +134,19 @@ void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t co
   p->targets = input(p, m, sizeof *p->targets);
   p->tmax = input(p, scales, sizeof *p->tmax);
   p->cexp = input(p, scales, sizeof *p->cexp);
+  p->windows = context;
+  p->span = sample_between(1, 4);
+  const int64_t features = m / context * (context + p->span - 1);
+  p->fq = input(p, features * width, 1);
+  p->fs = input(p, features, sizeof *p->fs);
+  p->fe = input(p, p->span * width, 1);
+  p->index = input(p, m + 3, sizeof *p->index);
+  fill_int8(p->fq, features, width);
+  for (int64_t i = 0; i < features; i++)
+    p->fs[i] = sample_below(7) ? ldexpf(1.0f + (float)sample_unit(), (int)sample_between(-20, 4)) : 0.0f;
+  for (int64_t i = 0; i < p->span * width; i++)
+    p->fe[i] = (int8_t)(sample_below(30) ? sample_between(-8, 8) : sample_between(-128, 60));
+  for (int64_t i = 0; i < m + 3; i++) p->index[i] = (int32_t)(sample_below(4) ? sample_below(m) : -sample_between(1, 9));
   p->d = input(p, (int64_t)p->w.uses * grains * n * k, sizeof *p->d);
   fill_rows(p->x, m, width, width);
   fill_rows(p->dy, m, width, width);
@@ -247,6 +260,25 @@ static arb_status run_gate(arb_backend *be, const problem *p, void *const *o) {
 }
 static arb_status run_glu(arb_backend *be, const problem *p, void *const *o) {
   return be->ops.glu_norm_quant(be, &p->rows, p->width, p->z, p->z + p->width, p->ldz, p->e, o[0], o[1], o[2]);
+}
+
+static int plan_window(const problem *p, output *o) {
+  o[0] = per_row(p, p->span * p->width, 1);
+  o[1] = per_row(p, 1, F32);
+  return 2;
+}
+static arb_status run_window(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.window_norm_quant(be, &p->rows, p->windows, p->span, p->width, p->fq, p->fs, p->fe, o[0], o[1]);
+}
+
+static int plan_gather(const problem *p, output *o) {
+  o[0] = state_of(NULL, (p->m + 3) * p->width, F32);
+  o[1] = state_of(NULL, (p->m + 3) * p->width, 2);
+  return 2;
+}
+static arb_status run_gather(arb_backend *be, const problem *p, void *const *o) {
+  ARB_TRY(be->ops.gather_rows(be, p->m + 3, p->width * 4, p->x, p->index, o[0]));
+  return be->ops.gather_rows(be, p->m + 3, p->width * 2, p->y, p->index, o[1]);
 }
 
 static int plan_forward(const problem *p, output *o) {
@@ -427,6 +459,8 @@ const slot slots[] = {
     {"draws", plan_draws, run_draws},
     {"init_stack", plan_init, run_init},
     {"embed_forward", plan_embed, run_embed},
+    {"window_norm_quant", plan_window, run_window},
+    {"gather_rows", plan_gather, run_gather},
     {"linear_forward", plan_forward, run_forward},
     {"mlgru_forward", plan_scan, run_scan},
     {"dw_quant", plan_dw_quant, run_dw_quant},

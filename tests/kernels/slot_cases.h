@@ -4,7 +4,7 @@
 
 #include "kernels/backend.h"
 
-#define MAX_INPUTS 40
+#define MAX_INPUTS 48
 #define MAX_OUTPUTS 12
 
 /* One set of arguments; each slot takes what it needs. */
@@ -16,6 +16,11 @@ typedef struct {
   int slots, slot, use, vmax, accumulate;
   int64_t used; /* grains that used the stack */
   float eta_units, weight;
+  int64_t windows, span; /* a sequence of windows + span - 1 features */
+  int8_t *fq;            /* [sequences of the batch * (windows + span - 1)][width] */
+  float *fs;
+  int8_t *fe;                                       /* [span * width] */
+  int32_t *index;                                   /* [m + 3] rows of x, or negative */
   float *x, *dy, *bias, *inv, *s, *sh, *g, *before; /* g [m][ldg] */
   uint16_t *y, *z, *logits;
   int8_t *e, *q, *hq, *tq, *cast; /* cast [n][k]: votes of earlier batches */

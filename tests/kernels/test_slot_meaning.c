@@ -162,6 +162,45 @@ static void test_norm(void **state) {
 }
 
 /* The order of the sum is visible: with terms of very different size another order gives another result. */
+/* A window is its features side by side, normalised like any other row; sequences do not see each other's features. */
+static void test_windows(void **state) {
+  (void)state;
+  enum { SEQUENCES = 3, WINDOWS = 5, SPAN = 3, FEATURES = WINDOWS + SPAN - 1 };
+  for (size_t v = 0; v < WIDTHS; v++) {
+    const int64_t w = widths[v], wide = SPAN * w;
+    const arb_rows rows = {WINDOWS * SEQUENCES, 1, 0, 1};
+    int8_t *q_in = sample_alloc((size_t)(SEQUENCES * FEATURES * w)), *q = sample_alloc((size_t)(SEQUENCES * WINDOWS * wide));
+    int8_t *e = sample_alloc((size_t)wide);
+    float s_in[SEQUENCES * FEATURES], s[SEQUENCES * WINDOWS], *x = sample_alloc((size_t)wide * 4);
+    for (int64_t i = 0; i < SEQUENCES * FEATURES * w; i++) q_in[i] = (int8_t)sample_between(-127, 127);
+    for (int i = 0; i < SEQUENCES * FEATURES; i++) s_in[i] = i == 2 ? 0.0f : (float)sample_unit();
+    for (int64_t i = 0; i < wide; i++) e[i] = (int8_t)sample_between(-12, 12);
+    arb_assert_ok(be->ops.window_norm_quant(be, &rows, WINDOWS, SPAN, w, q_in, s_in, e, q, s));
+    for (int64_t row = 0; row < SEQUENCES * WINDOWS; row++) {
+      const int64_t first = row / WINDOWS * FEATURES + row % WINDOWS;
+      for (int64_t i = 0; i < wide; i++) x[i] = (float)q_in[(first + i / w) * w + i % w] * s_in[first + i / w];
+      const float inv = inverse_rms(x, wide);
+      for (int64_t i = 0; i < wide; i++) x[i] = (x[i] * inv) * sample_gain(e[i]);
+      check_quantised(x, wide, q + row * wide, s[row]);
+    }
+    free(q_in);
+    free(q);
+    free(e);
+    free(x);
+  }
+}
+
+static void test_gather(void **state) {
+  (void)state;
+  const uint16_t in[4][3] = {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}};
+  const int32_t index[5] = {3, -1, 0, 0, 2};
+  const uint16_t want[5][3] = {{10, 11, 12}, {0, 0, 0}, {1, 2, 3}, {1, 2, 3}, {7, 8, 9}};
+  uint16_t out[5][3];
+  memset(out, 0xee, sizeof out);
+  arb_assert_ok(be->ops.gather_rows(be, 5, sizeof in[0], in, index, out));
+  assert_memory_equal(out, want, sizeof want);
+}
+
 static void test_row_order(void **state) {
   (void)state;
   enum { W = 1408, M = 40 };
@@ -367,9 +406,9 @@ static int close_backend(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_scales),    cmocka_unit_test(test_norm),  cmocka_unit_test(test_row_order),
-      cmocka_unit_test(test_tiny_rows), cmocka_unit_test(test_gates), cmocka_unit_test(test_recurrence),
-      cmocka_unit_test(test_softmax),
+      cmocka_unit_test(test_scales),    cmocka_unit_test(test_norm),    cmocka_unit_test(test_row_order),
+      cmocka_unit_test(test_tiny_rows), cmocka_unit_test(test_gates),   cmocka_unit_test(test_recurrence),
+      cmocka_unit_test(test_softmax),   cmocka_unit_test(test_windows), cmocka_unit_test(test_gather),
   };
   return cmocka_run_group_tests(tests, open_backend, close_backend);
 }
