@@ -6,10 +6,43 @@
 
 #include "kernels/common/bits.h"
 
+int64_t arb_model_text_rows(const arb_model_spec *spec) {
+  int64_t rows = spec->context;
+  for (int k = 0; k < ARB_FEATURE_KINDS; k++) rows -= spec->features[k].windows;
+  return rows;
+}
+
+static int has_features(const arb_model_spec *spec) { return arb_model_text_rows(spec) != spec->context; }
+
 float arb_model_position_weight(const arb_model_spec *spec) {
+  const int64_t positions =
+      has_features(spec) ? spec->rows_per_grain / spec->context * arb_model_text_rows(spec) : spec->rows_per_grain;
   int e = 0;
-  while (((int64_t)1 << e) < spec->rows_per_grain) e++;
+  while (((int64_t)1 << e) < positions) e++;
   return arb_pow2i(-e);
+}
+
+int arb_model_tensor_kind(const arb_model *m, int tensor) {
+  static const char *const prefix[ARB_FEATURE_KINDS] = {"image.", "audio."};
+  for (int k = 0; k < ARB_FEATURE_KINDS; k++)
+    if (strncmp(m->state.tensors[tensor]->name, prefix[k], strlen(prefix[k])) == 0) return k;
+  return -1;
+}
+
+/* The input of a sequence that may begin with features. */
+static arb_status build_sequence(arb_model *m, arb_module **out) {
+  static const char *const names[ARB_FEATURE_KINDS] = {"image", "audio"};
+  const arb_model_spec *c = &m->spec;
+  int64_t rows[ARB_FEATURE_KINDS + 1];
+  for (int k = 0; k < ARB_FEATURE_KINDS; k++) {
+    rows[k] = c->features[k].windows;
+    if (rows[k])
+      ARB_TRY(arb_sequencer_create(names[k], (arb_feature_kind)k, rows[k], c->features[k].width, c->dim, &m->parts[k]));
+  }
+  rows[ARB_FEATURE_KINDS] = arb_model_text_rows(c);
+  ARB_REQUIRE(rows[ARB_FEATURE_KINDS] > 0, ARB_ERR_ARG, "a sequence of %lld rows has no room for text", (long long)c->context);
+  ARB_TRY(arb_trigram_create("input", c->embed_channels, c->dim, ARB_VOCABULARY, ARB_ID_PAD, &m->parts[ARB_FEATURE_KINDS]));
+  return arb_sequence_create("sequence", m->parts, rows, c->dim, out);
 }
 
 static arb_status build(arb_model *m) {
@@ -18,7 +51,9 @@ static arb_status build(arb_model *m) {
   m->modules = calloc((size_t)(2 * c->layers + 2), sizeof *m->modules);
   ARB_REQUIRE(m->modules, ARB_ERR_NOMEM, "out of host memory");
   int *n = &m->module_count;
-  ARB_TRY(arb_trigram_create("input", c->embed_channels, c->dim, ARB_VOCABULARY, ARB_ID_PAD, &m->modules[*n]));
+  ARB_TRY(has_features(c)
+              ? build_sequence(m, &m->modules[*n])
+              : arb_trigram_create("input", c->embed_channels, c->dim, ARB_VOCABULARY, ARB_ID_PAD, &m->modules[*n]));
   ++*n;
   for (int64_t layer = 0; layer < c->layers; layer++) {
     snprintf(name, sizeof name, "layer%lld.memory", (long long)layer);
@@ -53,6 +88,8 @@ void arb_model_destroy(arb_model **model) {
   arb_model *m = *model;
   for (int i = 0; i < m->module_count; i++) free(m->modules[i]);
   free(m->modules);
+  for (int i = 0; i <= ARB_FEATURE_KINDS; i++) free(m->parts[i]);
+  free(m->host_rows);
   arb_state_deinit(&m->state);
   m->be->ops.free(m->be, m->activation_memory);
   m->be->ops.free(m->be, m->work_memory);
@@ -84,6 +121,18 @@ static void carve(arb_model *m) {
   arb_arena *a = &m->work;
   m->ids = arb_arena_take(a, ARB_I32, shape.rows);
   m->targets = arb_arena_take(a, ARB_I32, shape.rows);
+  if (has_features(c)) {
+    const int64_t sequences = shape.rows / c->context;
+    m->join = arb_arena_take(a, ARB_I32, shape.rows);
+    for (int f = 0; f < ARB_FEATURE_KINDS; f++) {
+      const int64_t rows = sequences * (c->features[f].windows + ARB_FEATURE_SPAN - 1);
+      if (c->features[f].windows == 0) continue;
+      m->split[f] = arb_arena_take(a, ARB_I32, sequences * c->features[f].windows);
+      m->features_q[f] = arb_arena_take(a, ARB_I8, rows * c->features[f].width);
+      m->features_s[f] = arb_arena_take(a, ARB_F32, rows);
+    }
+    m->split[ARB_FEATURE_KINDS] = arb_arena_take(a, ARB_I32, sequences * arb_model_text_rows(c));
+  }
   m->g = arb_arena_take(a, ARB_F32, shape.rows * shape.dim);
   m->buffers.y = arb_arena_take(a, ARB_BF16, shape.rows * shape.dim);
   m->buffers.g_wide = arb_arena_take(a, ARB_F32, shape.rows * widest);
@@ -138,6 +187,10 @@ arb_status arb_model_allocate(arb_model *m) {
   carve(m);
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) ARB_TRY(arb_arena_check(block[i].arena));
 
+  if (has_features(&m->spec)) {
+    m->host_rows = calloc((size_t)(2 * m->spec.rows_per_grain * m->spec.grains_per_batch), sizeof *m->host_rows);
+    ARB_REQUIRE(m->host_rows, ARB_ERR_NOMEM, "out of host memory");
+  }
   const int64_t dim = m->spec.dim;
   float *ladder = calloc((size_t)dim, sizeof *ladder);
   ARB_REQUIRE(ladder, ARB_ERR_NOMEM, "out of host memory");
@@ -155,14 +208,77 @@ arb_status arb_model_begin(arb_model *m) {
   return be->ops.fill(be, m->flips, 0, 2 * sizeof *m->flips);
 }
 
+/* Where the rows of every part lie in the stream, and the features themselves. Slots of absent parts have zero features and no
+ * place. */
+static arb_status place_parts(arb_model *m, int64_t sequences, const arb_model_features *features, arb_pass *p) {
+  const arb_model_spec *c = &m->spec;
+  arb_backend *be = m->be;
+  int32_t *join = m->host_rows, *split = join + c->rows_per_grain * c->grains_per_batch;
+  for (int64_t i = 0; i < sequences * c->context; i++) join[i] = -1;
+  int64_t first = 0; /* of the part's rows among all parts' */
+  for (int k = 0; k <= ARB_FEATURE_KINDS; k++) {
+    const int text = k == ARB_FEATURE_KINDS;
+    const int64_t rows = text ? arb_model_text_rows(c) : c->features[k].windows;
+    if (rows == 0) continue;
+    for (int64_t j = 0; j < sequences; j++) {
+      int64_t at = (j + 1) * c->context - rows; /* parts behind this one push it forward */
+      for (int later = k + 1; !text && later <= ARB_FEATURE_KINDS; later++) {
+        if (later == ARB_FEATURE_KINDS)
+          at -= arb_model_text_rows(c);
+        else if (features && features[later].present && features[later].present[j])
+          at -= c->features[later].windows;
+      }
+      const int there = text || (features && features[k].present && features[k].present[j]);
+      for (int64_t i = 0; i < rows; i++) {
+        split[j * rows + i] = there ? (int32_t)(at + i) : -1;
+        if (there) join[at + i] = (int32_t)(first + j * rows + i);
+      }
+    }
+    ARB_TRY(be->ops.upload(be, m->split[k], split, (size_t)(sequences * rows) * sizeof *split));
+    p->split[k] = m->split[k];
+    first += sequences * rows;
+    if (text) continue;
+    const size_t count = (size_t)(sequences * (rows + ARB_FEATURE_SPAN - 1)), bytes = count * (size_t)c->features[k].width;
+    const int any = features && features[k].present;
+    ARB_TRY(any ? be->ops.upload(be, m->features_q[k], features[k].q, bytes) : be->ops.fill(be, m->features_q[k], 0, bytes));
+    ARB_TRY(any ? be->ops.upload(be, m->features_s[k], features[k].s, count * sizeof(float))
+                : be->ops.fill(be, m->features_s[k], 0, count * sizeof(float)));
+    p->features[k].q = m->features_q[k];
+    p->features[k].s = m->features_s[k];
+  }
+  p->join = m->join;
+  return be->ops.upload(be, m->join, join, (size_t)(sequences * c->context) * sizeof *join);
+}
+
+/* Targets stand on text rows, which end every sequence. */
+static const int32_t *spread_targets(arb_model *m, int64_t sequences, const int32_t *targets) {
+  const int64_t context = m->spec.context, text = arb_model_text_rows(&m->spec);
+  int32_t *to = m->host_rows;
+  for (int64_t j = 0; j < sequences; j++) {
+    for (int64_t i = 0; i < context - text; i++) to[j * context + i] = -1;
+    memcpy(to + (j + 1) * context - text, targets + j * text, (size_t)text * sizeof *to);
+  }
+  return to;
+}
+
 arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets, int backward, int vmax,
                           arb_pass *p) {
+  return arb_model_pass_features(m, r, ids, targets, NULL, backward, vmax, p);
+}
+
+arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets,
+                                   const arb_model_features *features, int backward, int vmax, arb_pass *p) {
   arb_backend *be = m->be;
   const int64_t rows = arb_rows_count(r);
   ARB_REQUIRE(rows <= m->spec.rows_per_grain * m->spec.grains_per_batch && r->grains <= m->spec.grains_per_batch, ARB_ERR_ARG,
               "a pass of %lld rows in a model planned for %lld", (long long)rows,
               (long long)(m->spec.rows_per_grain * m->spec.grains_per_batch));
-  ARB_TRY(be->ops.upload(be, m->ids, ids, (size_t)rows * sizeof *ids));
+  const int mixed = has_features(&m->spec);
+  const int64_t sequences = rows / m->spec.context, text = mixed ? sequences * arb_model_text_rows(&m->spec) : rows;
+  ARB_REQUIRE(!mixed || r->rows_per_grain % m->spec.context == 0, ARB_ERR_ARG, "a pass of %lld rows is not whole sequences",
+              (long long)r->rows_per_grain);
+  ARB_TRY(be->ops.upload(be, m->ids, ids, (size_t)text * sizeof *ids));
+  if (mixed && targets) targets = spread_targets(m, sequences, targets);
   if (targets) ARB_TRY(be->ops.upload(be, m->targets, targets, (size_t)rows * sizeof *targets));
   *p = (arb_pass){.be = be,
                   .rows = *r,
@@ -176,7 +292,7 @@ arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, c
                   .loss = m->loss,
                   .count = m->count,
                   .work = m->buffers};
-  return ARB_OK;
+  return mixed ? place_parts(m, sequences, features, p) : ARB_OK;
 }
 
 arb_status arb_model_forward(arb_model *m, arb_pass *p) {

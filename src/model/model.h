@@ -10,22 +10,38 @@
 
 typedef struct {
   int64_t dim, embed_channels, layers, glu_hidden;
-  int memory_zero;          /* ablation: memory layers add nothing */
-  int64_t context;          /* rows a sequence */
+  int memory_zero; /* ablation: memory layers add nothing */
+  int64_t context; /* rows a sequence, of features and text together */
+  struct {
+    int64_t windows, width; /* rows a sequence and channels of a feature; 0: the model has no such input */
+  } features[ARB_FEATURE_KINDS];
   int64_t rows_per_grain;   /* a multiple of context */
   int32_t grains_per_batch; /* grains that travel together */
 } arb_model_spec;
+
+/* Features of the sequences of a pass, in host memory. A sequence has its present parts side by side at its end, text last;
+ * rows in front of them are zero and leave no trace in what follows. */
+typedef struct {
+  const int8_t *q;        /* [sequences][windows + 2][width] */
+  const float *s;         /* [sequences][windows + 2] */
+  const uint8_t *present; /* [sequences]; NULL: none is. Where it is 0, s must be 0 throughout */
+} arb_model_features;
 
 typedef struct {
   arb_model_spec spec;
   arb_backend *be; /* borrowed */
   arb_state state;
+  arb_module *parts[ARB_FEATURE_KINDS + 1]; /* of a sequence with features */
   arb_module **modules;
   int module_count;
   arb_arena activations, work, constants, update;
   void *activation_memory, *work_memory, *constant_memory, *update_memory;
-  float *bias;                   /* [dim] forget-gate ladder 1 .. 5, constant */
-  int32_t *ids, *targets;        /* [rows of a batch] */
+  float *bias;            /* [dim] forget-gate ladder 1 .. 5, constant */
+  int32_t *ids, *targets; /* [rows of a batch] */
+  int8_t *features_q[ARB_FEATURE_KINDS];
+  float *features_s[ARB_FEATURE_KINDS];
+  int32_t *join, *split[ARB_FEATURE_KINDS + 1];
+  int32_t *host_rows;            /* [2][rows of a batch], to build maps and targets in; NULL without features */
   float *g;                      /* [rows][dim] */
   int64_t *loss, *count, *flips; /* flips[2] */
   arb_work buffers;
@@ -43,16 +59,24 @@ void arb_model_destroy(arb_model **m);
 
 /* Zeroes votes, losses and flip counters before a step's first batch. */
 ARB_NODISCARD arb_status arb_model_begin(arb_model *m);
-/* Prepares a pass over `rows` rows laid out as `r`, with host ids and targets (targets NULL: no loss) copied in. */
+/* Rows of text a sequence: what ids and targets count. */
+int64_t arb_model_text_rows(const arb_model_spec *spec);
+/* The feature that a tensor belongs to, or -1: every sequence uses it. */
+int arb_model_tensor_kind(const arb_model *m, int tensor);
+/* Prepares a pass over `rows` rows laid out as `r`, with host ids and targets [sequences][text rows] (targets NULL: no loss)
+ * copied in. Without features every sequence is text alone. */
 ARB_NODISCARD arb_status arb_model_pass(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets,
                                         int backward, int vmax, arb_pass *p);
+/* The same with features[ARB_FEATURE_KINDS]; kinds that the model does not have are not looked at. */
+ARB_NODISCARD arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets,
+                                                 const arb_model_features *features, int backward, int vmax, arb_pass *p);
 ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
 ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
 /* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. */
 ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);
 /* Fills activations and work memory with a NaN pattern: nothing in it may live across steps. */
 ARB_NODISCARD arb_status arb_model_poison(arb_model *m);
-/* Loss weight of one position: 2^-ceil(log2(rows_per_grain)). */
+/* Loss weight of one position: 2^-ceil(log2(text rows of a grain)). */
 float arb_model_position_weight(const arb_model_spec *spec);
 
 #endif

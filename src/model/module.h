@@ -6,6 +6,10 @@
 
 #include "src/model/state.h"
 
+/* Frozen encoders whose features a sequence may begin with, in the order in which they stand in it: [image][audio][text]. */
+typedef enum { ARB_FEATURE_IMAGE, ARB_FEATURE_AUDIO, ARB_FEATURE_KINDS } arb_feature_kind;
+#define ARB_FEATURE_SPAN 3 /* neighbouring features that make one row of the sequence */
+
 /* Work buffers shared by all modules, as wide as the widest tensor; free to use within one call. */
 typedef struct {
   float *g_wide;   /* [m][widest stack] gradient of a stack's outputs */
@@ -24,11 +28,18 @@ typedef struct {
 typedef struct {
   arb_backend *be;
   arb_rows rows;
-  int64_t context;              /* rows a sequence */
-  const int32_t *ids, *targets; /* [m], backend memory */
-  int backward;                 /* a backward pass will follow */
-  int vmax;                     /* largest vote of a grain */
-  float weight;                 /* of one position in the loss: a power of two */
+  int64_t context;        /* rows a sequence */
+  const int32_t *ids;     /* of the text rows: [m] without features, else [sequences][text rows]; backend memory */
+  const int32_t *targets; /* [m], negative: none */
+  struct {
+    const int8_t *q; /* [sequences][windows + span - 1][width]; an absent sample has s = 0 */
+    const float *s;
+  } features[ARB_FEATURE_KINDS];
+  const int32_t *join;                         /* [m] row among the parts' outputs, or -1: a row in front of the sequence */
+  const int32_t *split[ARB_FEATURE_KINDS + 1]; /* of each part's rows: their place in the stream, or -1: absent */
+  int backward;                                /* a backward pass will follow */
+  int vmax;                                    /* largest vote of a grain */
+  float weight;                                /* of one position in the loss: a power of two */
   const float *x;
   const uint16_t *y;
   float *g;               /* [m][dim] gradient of the residual stream */
@@ -66,6 +77,13 @@ ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, c
 /* Constructors; destroyed with free(). */
 ARB_NODISCARD arb_status arb_trigram_create(const char *name, int64_t channels, int64_t dim, int64_t vocabulary, int32_t pad,
                                             arb_module **out);
+/* Sliding windows over a frozen encoder's features: norm, linear to the stream. windows: rows a sequence. */
+ARB_NODISCARD arb_status arb_sequencer_create(const char *name, arb_feature_kind kind, int64_t windows, int64_t width,
+                                              int64_t dim, arb_module **out);
+/* Puts parts side by side into one sequence: part i gives rows[i] rows a sequence (0: there is none, parts[i] NULL). Parts are
+ * borrowed; they are input modules of their own shorter sequences. */
+ARB_NODISCARD arb_status arb_sequence_create(const char *name, arb_module *const parts[ARB_FEATURE_KINDS + 1],
+                                             const int64_t rows[ARB_FEATURE_KINDS + 1], int64_t dim, arb_module **out);
 /* MLGRU memory (Zhu et al. 2024, arXiv:2406.02528); bias: [dim] constants in backend memory. zero: an ablation that adds
  * nothing to the stream. */
 ARB_NODISCARD arb_status arb_memory_create(const char *name, int64_t dim, const float *const *bias, int zero, arb_module **out);

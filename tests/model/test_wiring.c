@@ -12,22 +12,26 @@
 #include "tests/test.h"
 
 enum { DIM = 24, CHANNELS = 8, LAYERS = 2, HIDDEN = 40, CONTEXT = 12, ROWS = 2 * CONTEXT, VOCABULARY = 297, VMAX = 31 };
+enum { WINDOWS = 4, WIDTH = 10, FEATURES = ROWS / CONTEXT * (WINDOWS + 2) }; /* of the model with images */
 enum { SETTLE = 30, STEPS = 200, SAMPLES = 40, WIDEST = 3 * DIM > 2 * HIDDEN ? 3 * DIM : 2 * HIDDEN };
 
-static const arb_model_spec spec = {.dim = DIM,
-                                    .embed_channels = CHANNELS,
-                                    .layers = LAYERS,
-                                    .glu_hidden = HIDDEN,
-                                    .context = CONTEXT,
-                                    .rows_per_grain = ROWS,
-                                    .grains_per_batch = 1};
+static arb_model_spec spec = {.dim = DIM,
+                              .embed_channels = CHANNELS,
+                              .layers = LAYERS,
+                              .glu_hidden = HIDDEN,
+                              .context = CONTEXT,
+                              .rows_per_grain = ROWS,
+                              .grains_per_batch = 1};
+static int windows; /* rows of features in front of a sequence's text, 0 or WINDOWS */
 
 /* ---- the model in double ---- */
 
 static double *weights[64]; /* [n][k] trits as real numbers, in the order of the model's tensors */
 static int8_t *exponents[64];
 static double ladder[DIM];
-static int32_t ids[ROWS], targets[ROWS];
+static int32_t ids[ROWS], targets[ROWS]; /* of the text rows */
+static int8_t feature_q[FEATURES * WIDTH];
+static float feature_s[FEATURES];
 
 static double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
@@ -50,18 +54,29 @@ static void norm(const double *x, int width, double *y) {
 static double loss_in_double(void) {
   static double stream[ROWS][DIM], h[LAYERS][DIM];
   double loss = 0, in[WIDEST], z[WIDEST], mid[WIDEST], out[DIM], logits[VOCABULARY];
+  const int text = CONTEXT - windows, input = windows ? 1 : 0; /* first tensor of the text's part */
   for (int row = 0; row < ROWS; row++) {
+    const int sequence = row / CONTEXT, at = row % CONTEXT - windows;
+    if (at < 0) {
+      for (int i = 0; i < 3 * WIDTH; i++) {
+        const int feature = sequence * (WINDOWS + 2) + at + windows + i / WIDTH;
+        in[i] = feature_q[feature * WIDTH + i % WIDTH] * (double)feature_s[feature];
+      }
+      norm(in, 3 * WIDTH, in);
+      linear(in, 0, DIM, 3 * WIDTH, stream[row]);
+      continue;
+    }
     for (int slot = 0; slot < 3; slot++) {
-      const int back = 2 - slot, id = row % CONTEXT < back ? ARB_ID_PAD : ids[row - back];
+      const int back = 2 - slot, id = at < back ? ARB_ID_PAD : ids[sequence * text + at - back];
       for (int c = 0; c < CHANNELS; c++)
-        in[slot * CHANNELS + c] = weights[0][c * VOCABULARY + id] * exp2(exponents[0][c] / 8.0);
+        in[slot * CHANNELS + c] = weights[input][c * VOCABULARY + id] * exp2(exponents[input][c] / 8.0);
     }
     norm(in, 3 * CHANNELS, in);
-    linear(in, 1, DIM, 3 * CHANNELS, stream[row]);
+    linear(in, input + 1, DIM, 3 * CHANNELS, stream[row]);
   }
   for (int row = 0; row < ROWS; row++) {
     double *x = stream[row];
-    int tensor = 2;
+    int tensor = input + 2;
     if (row % CONTEXT == 0) memset(h, 0, sizeof h);
     for (int layer = 0; layer < LAYERS; layer++) {
       norm(x, DIM, in);
@@ -86,7 +101,8 @@ static double loss_in_double(void) {
     double most = logits[0], sum = 0;
     for (int i = 0; i < VOCABULARY; i++) most = fmax(most, logits[i]);
     for (int i = 0; i < VOCABULARY; i++) sum += exp(logits[i] - most);
-    loss += log(sum) - (logits[targets[row]] - most);
+    const int at = row % CONTEXT - windows;
+    if (at >= 0) loss += log(sum) - (logits[targets[row / CONTEXT * text + at]] - most);
   }
   return loss;
 }
@@ -98,7 +114,9 @@ static void vote(arb_model *m, uint32_t step, int64_t *used) {
   arb_pass p;
   arb_assert_ok(m->be->ops.begin_step(m->be, 3, step, 0.0f)); /* rate 0: exponents move, codes do not */
   arb_assert_ok(arb_model_begin(m));
-  arb_assert_ok(arb_model_pass(m, &r, ids, targets, 1, VMAX, &p));
+  static const uint8_t present[ROWS / CONTEXT] = {1, 1};
+  const arb_model_features features[ARB_FEATURE_KINDS] = {{feature_q, feature_s, present}};
+  arb_assert_ok(arb_model_pass_features(m, &r, ids, targets, features, 1, VMAX, &p));
   arb_assert_ok(arb_model_forward(m, &p));
   arb_assert_ok(arb_model_backward(m, &p));
   for (int i = 0; i < m->state.tensor_count; i++) used[i] = 1;
@@ -132,8 +150,7 @@ static void compare(const arb_tensor *t, int tensor, int member, const double *m
     fail_msg("%s %s: cosine %.4f, slope %.4f", t->name, t->member[member], cosine, slope);
 }
 
-static void test_gradient(void **state) {
-  (void)state;
+static void check_gradient(void) {
   arb_backend *be;
   arb_model *m;
   int64_t used[64];
@@ -148,7 +165,7 @@ static void test_gradient(void **state) {
   for (int i = 0; i < DIM; i++) ladder[i] = 1.0 + 4.0 * i / (DIM - 1);
   const int tensors = m->state.tensor_count;
   double *mean[64];
-  assert_int_equal(tensors, 2 + 4 * LAYERS + 1);
+  assert_int_equal(tensors, (windows ? 1 : 0) + 2 + 4 * LAYERS + 1);
   for (int i = 0; i < tensors; i++) {
     const arb_stack *w = &m->state.tensors[i]->w;
     weights[i] = calloc((size_t)(w->n * w->k), sizeof *weights[i]);
@@ -165,16 +182,16 @@ static void test_gradient(void **state) {
         for (int64_t j = 0; j < w->n * w->k; j++) mean[i][j] += ldexp(w->votes[j], w->p[j / w->k]) / STEPS;
       }
     if (step < SETTLE) arb_assert_ok(arb_model_update(m, used, VMAX));
-    if (step == SETTLE) /* sparse rows vote at the limit: take a unit 16 times larger, where nothing is cut */
+    if (step == SETTLE) /* sparse rows vote at the limit, the embedding's most: take a larger unit, where nothing is cut */
       for (int i = 0; i < tensors; i++)
         for (int64_t n = 0; n < m->state.tensors[i]->w.n; n++)
-          m->state.tensors[i]->w.p[n] = (int8_t)(m->state.tensors[i]->w.p[n] + 4);
+          m->state.tensors[i]->w.p[n] = (int8_t)(m->state.tensors[i]->w.p[n] + (windows && i == 1 ? 9 : 4));
   }
   /* The loss itself: 8-bit activations against none. */
   int64_t loss, count;
   arb_assert_ok(be->ops.download(be, &loss, m->loss, 8));
   arb_assert_ok(be->ops.download(be, &count, m->count, 8));
-  assert_int_equal(count, ROWS);
+  assert_int_equal(count, ROWS - ROWS / CONTEXT * windows);
   const double weight = (double)arb_model_position_weight(&spec), exact = loss_in_double();
   assert_true(fabs((double)loss / 1048576.0 / exact - 1.0) < 0.02);
   for (int i = 0; i < tensors; i++) { /* the votes are of the weighted loss */
@@ -190,7 +207,22 @@ static void test_gradient(void **state) {
   arb_backend_destroy(&be);
 }
 
+static void test_text(void **state) {
+  (void)state;
+  check_gradient();
+}
+
+static void test_image(void **state) {
+  (void)state;
+  windows = WINDOWS;
+  spec.features[ARB_FEATURE_IMAGE].windows = WINDOWS;
+  spec.features[ARB_FEATURE_IMAGE].width = WIDTH;
+  for (int i = 0; i < FEATURES * WIDTH; i++) feature_q[i] = (int8_t)(i * 7919 % 255 - 127);
+  for (int i = 0; i < FEATURES; i++) feature_s[i] = 0.01f * (float)(1 + i % 3);
+  check_gradient();
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_image)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
