@@ -14,6 +14,9 @@ arb_status arb_backend_validate(const arb_backend *be) {
   ARB_SLOT(begin_step);
   ARB_SLOT(take_nonfinite);
   ARB_SLOT(destroy);
+  ARB_SLOT(reserve);
+  ARB_SLOT(held);
+  ARB_SLOT(memory);
   ARB_SLOT(draws);
   ARB_SLOT(init_stack);
   ARB_SLOT(embed_forward);

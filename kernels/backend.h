@@ -77,6 +77,13 @@ typedef struct {
   /* Reads and clears the non-finite flag (host int, 0 or 1). Waits. */
   arb_status (*take_nonfinite)(arb_backend *be, int *host_flag);
   void (*destroy)(arb_backend *be);
+  /* Takes the work memory that slot calls need inside themselves, before the first of them: work_bytes and row_width as
+   * arb_backend_work_bytes and the widest row say. A later call that needs more still grows it. */
+  arb_status (*reserve)(arb_backend *be, size_t work_bytes, int64_t row_width);
+  /* Bytes of work memory held now, beside what alloc gave out. */
+  size_t (*held)(const arb_backend *be);
+  /* Bytes of the memory that alloc takes from: not in use by anyone, and all of it. */
+  arb_status (*memory)(arb_backend *be, size_t *available, size_t *total);
 
   /* ---- random numbers and start ---- */
   /* out[count] = 16-bit draws of elements first .. first + count - 1; first % 8 == 0; out padded to a multiple of 8. */
@@ -185,15 +192,19 @@ typedef struct {
                        arb_u128 *host_sum);
 } arb_ops;
 
+typedef enum { ARB_BACKEND_REF, ARB_BACKEND_CPU, ARB_BACKEND_CUDA } arb_backend_kind;
+
 struct arb_backend {
   arb_ops ops;
+  arb_backend_kind kind;
   int threads;   /* host threads that share an operation */
   int on_device; /* memory is a GPU's: batches should be large, and the host cannot touch it */
   void *stream;  /* on_device: the native stream on which slots run, for transports of device memory */
   uint64_t seed;
   uint32_t step;
   float eta_units;
-  int nonfinite; /* host backends only */
+  int nonfinite;    /* host backends only */
+  size_t allocated; /* bytes that alloc has given out since the start */
   void *ctx;
 };
 
@@ -203,6 +214,13 @@ ARB_NODISCARD arb_status arb_backend_ref_create(arb_backend **out);
  * "avx512": the highest level to use; a level that the chip lacks is ARB_ERR_UNSUPPORTED. */
 ARB_NODISCARD arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **out);
 static inline int arb_backend_threads(const arb_backend *be) { return be->threads ? be->threads : 1; }
+/* Work memory of the slots, known without a device (kernels/plan.c): bytes inside a call on this stack with batches of `rows`
+ * rows in grains of rows_per_grain, and bytes of row scratch for rows of `width` elements. Only kind and threads of be are
+ * read, so a stand-in will do. */
+size_t arb_backend_work_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w);
+size_t arb_backend_scratch_bytes(const arb_backend *be, int64_t width);
+/* A stand-in for planning: kind, threads and on_device are set, `free` does nothing, every other slot is NULL. */
+void arb_backend_stand_in(arb_backend *out, arb_backend_kind kind, int threads);
 /* Every slot is filled; names the first hole. */
 ARB_NODISCARD arb_status arb_backend_validate(const arb_backend *be);
 /* NULL-safe; nulls the handle. */

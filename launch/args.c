@@ -11,11 +11,14 @@ const char *arb_args_usage(void) {
          "  eval        validation bits per byte of the newest checkpoint, beside tables of byte counts\n"
          "  generate    text from the newest checkpoint: sample.prompt, .length, .temperature, .top_k\n"
          "  audit       weights, state bytes and memory of a config, counted on its real allocations\n"
+         "  plan        memory and traffic by kind, with nothing allocated: needs no GPU and no MPI\n"
          "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
          "\n"
          "options\n"
          "  --set SECTION.KEY=VALUE   overrides the file; may be repeated\n"
          "  --loopback N              N ranks as threads of one process, for tests and sanitizers\n"
+         "  --dry-run                 plan instead of training\n"
+         "  --assume-ranks N          plan for N ranks (otherwise 1)\n"
          "  --help                    this text and every key of the configuration\n"
          "  --version\n"
          "\n"
@@ -27,9 +30,10 @@ static int command_of(const char *word, arb_command *out) {
   static const struct {
     const char *name;
     arb_command command;
-  } commands[] = {{"train", ARB_COMMAND_TRAIN}, {"eval", ARB_COMMAND_EVAL},   {"generate", ARB_COMMAND_GENERATE},
-                  {"audit", ARB_COMMAND_AUDIT}, {"bench", ARB_COMMAND_BENCH}, {"--help", ARB_COMMAND_HELP},
-                  {"-h", ARB_COMMAND_HELP},     {"help", ARB_COMMAND_HELP},   {"--version", ARB_COMMAND_VERSION}};
+  } commands[] = {{"train", ARB_COMMAND_TRAIN},    {"eval", ARB_COMMAND_EVAL},        {"generate", ARB_COMMAND_GENERATE},
+                  {"audit", ARB_COMMAND_AUDIT},    {"bench", ARB_COMMAND_BENCH},      {"plan", ARB_COMMAND_PLAN},
+                  {"--dry-run", ARB_COMMAND_PLAN}, {"--help", ARB_COMMAND_HELP},      {"-h", ARB_COMMAND_HELP},
+                  {"help", ARB_COMMAND_HELP},      {"--version", ARB_COMMAND_VERSION}};
   for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
     if (strcmp(word, commands[i].name) == 0) {
       *out = commands[i].command;
@@ -38,11 +42,11 @@ static int command_of(const char *word, arb_command *out) {
   return 0;
 }
 
-static arb_status parse_loopback(const char *text, int *out) {
+static arb_status parse_ranks(const char *option, const char *text, int most, int *out) {
   char *end = NULL;
   const long n = text ? strtol(text, &end, 10) : 0;
-  ARB_REQUIRE(text && end != text && *end == '\0' && n >= 1 && n <= 64, ARB_ERR_CONFIG, "--loopback %s: expected 1 to 64 ranks",
-              text ? text : "(nothing)");
+  ARB_REQUIRE(text && end != text && *end == '\0' && n >= 1 && n <= most, ARB_ERR_CONFIG, "%s %s: expected 1 to %d ranks",
+              option, text ? text : "(nothing)", most);
   *out = (int)n;
   return ARB_OK;
 }
@@ -62,7 +66,10 @@ arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
     } else if (strncmp(a, "--set=", 6) == 0) {
       out->overrides[out->override_count++] = a + 6;
     } else if (strcmp(a, "--loopback") == 0) {
-      ARB_TRY(parse_loopback(i + 1 < argc ? argv[i + 1] : NULL, &out->loopback));
+      ARB_TRY(parse_ranks(a, i + 1 < argc ? argv[i + 1] : NULL, 64, &out->loopback));
+      i++;
+    } else if (strcmp(a, "--assume-ranks") == 0) {
+      ARB_TRY(parse_ranks(a, i + 1 < argc ? argv[i + 1] : NULL, 1 << 20, &out->ranks));
       i++;
     } else if (a[0] == '-' && command_of(a, &command)) {
       out->command = command;
@@ -79,6 +86,8 @@ arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
   ARB_REQUIRE(out->command != ARB_COMMAND_BENCH ||
                   (out->bench && (!strcmp(out->bench, "gemm") || !strcmp(out->bench, "step") || !strcmp(out->bench, "all"))),
               ARB_ERR_CONFIG, "bench: expected gemm, step or all, got %s", out->bench ? out->bench : "nothing");
+  ARB_REQUIRE(!out->ranks || out->command == ARB_COMMAND_PLAN, ARB_ERR_CONFIG,
+              "--assume-ranks: only plan and --dry-run suppose ranks; a run has those that it was started with");
   const int needs_file = out->command != ARB_COMMAND_HELP && out->command != ARB_COMMAND_VERSION &&
                          !(out->command == ARB_COMMAND_BENCH && strcmp(out->bench, "gemm") == 0);
   ARB_REQUIRE(out->config || !needs_file, ARB_ERR_CONFIG, "no configuration file given; see arbdist --help");

@@ -10,6 +10,7 @@ typedef enum {
   ARB_COMMAND_GENERATE,
   ARB_COMMAND_AUDIT,
   ARB_COMMAND_BENCH,
+  ARB_COMMAND_PLAN,
   ARB_COMMAND_HELP,
   ARB_COMMAND_VERSION
 } arb_command;
@@ -21,6 +22,7 @@ typedef struct {
   const char **overrides; /* "section.key=value" */
   int override_count;
   int loopback; /* ranks as threads; 0: not asked for */
+  int ranks;    /* to plan for; 0: not said */
 } arb_args;
 
 /* Borrows argv. ARB_ERR_CONFIG with what was wrong and the usage. Release with arb_args_deinit. */

@@ -5,6 +5,8 @@
 #include "src/bench/gemm.h"
 #include "src/bench/step.h"
 #include "src/data/ngram.h"
+#include "launch/device.h"
+#include "src/train/plan.h"
 #include "src/train/trainer.h"
 
 static int bench_wants(const arb_args *args, const char *what) {
@@ -82,6 +84,19 @@ static arb_status bench_steps(const arb_config *cfg, arb_backend *be, arb_comm *
   const arb_status st = arb_bench_step(t, 5, out);
   arb_trainer_destroy(&t);
   return st;
+}
+
+arb_status arb_command_plan(const arb_args *args, const arb_config *cfg, FILE *out) {
+  arb_plan plan;
+  int threads;
+  const int ranks = args->ranks ? args->ranks : 1;
+  const arb_backend_kind device = arb_device_expected(cfg, ranks, &threads);
+  ARB_TRY(arb_plan_make(cfg, device, threads, 0, ranks, &plan));
+  arb_plan_print(&plan, out);
+  if (cfg->run.device == ARB_CONFIG_DEVICE_AUTO)
+    fprintf(out, "\nrun.device = auto: planned for %s, as this build would choose%s\n", plan.device,
+            device == ARB_BACKEND_CUDA ? " where it finds a GPU" : "");
+  return ARB_OK;
 }
 
 arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm,

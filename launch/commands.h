@@ -15,5 +15,7 @@ unsigned arb_command_needs(const arb_args *args);
 /* Collective. out is NULL on all ranks but 0. */
 ARB_NODISCARD arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_backend *be, arb_comm *comm,
                                          arb_comm *device_comm, volatile sig_atomic_t *stop, FILE *out);
+/* Prints the plan of a config for args->ranks ranks, on this machine alone. */
+ARB_NODISCARD arb_status arb_command_plan(const arb_args *args, const arb_config *cfg, FILE *out);
 
 #endif

@@ -20,11 +20,24 @@ static int allowed_cores(void) {
   return n > 0 ? (int)n : 1;
 }
 
+static int threads_a_rank(const arb_config *cfg, int local_ranks) {
+  const int threads = cfg->run.threads ? (int)cfg->run.threads : allowed_cores() / local_ranks;
+  return threads < 1 ? 1 : threads;
+}
+
+arb_backend_kind arb_device_expected(const arb_config *cfg, int ranks, int *threads) {
+  *threads = threads_a_rank(cfg, ranks);
+  if (cfg->run.device == ARB_CONFIG_DEVICE_REF) return ARB_BACKEND_REF;
+  if (cfg->run.device == ARB_CONFIG_DEVICE_CUDA) return ARB_BACKEND_CUDA;
+#ifdef ARB_WITH_CUDA
+  if (cfg->run.device == ARB_CONFIG_DEVICE_AUTO) return ARB_BACKEND_CUDA;
+#endif
+  return ARB_BACKEND_CPU;
+}
+
 static arb_status open_cpu(const arb_config *cfg, const arb_comm *comm, arb_backend **be) {
   static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
-  int threads = (int)cfg->run.threads;
-  if (threads == 0) threads = allowed_cores() / comm->local_size;
-  return arb_backend_cpu_create(threads < 1 ? 1 : threads, isa[cfg->run.isa], be);
+  return arb_backend_cpu_create(threads_a_rank(cfg, comm->local_size), isa[cfg->run.isa], be);
 }
 
 static arb_status open_local(const arb_config *cfg, const arb_comm *comm, arb_backend **be) {

@@ -162,7 +162,10 @@ int main(int argc, char **argv) {
       sigaction(SIGUSR1, &action, NULL);
       sigaction(SIGTERM, &action, NULL);
       const job j = {&args, &cfg, stdout};
-      if (args.loopback > 0) {
+      if (args.command == ARB_COMMAND_PLAN) {
+        if (launcher_rank() == 0) st = arb_command_plan(&args, &cfg, stdout);
+        report(st);
+      } else if (args.loopback > 0) {
         st = arb_loopback_run(args.loopback, body, (void *)(uintptr_t)&j);
         report(st);
       } else {

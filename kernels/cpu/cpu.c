@@ -119,6 +119,7 @@ arb_status arb_backend_cpu_create(int threads, const char *isa, arb_backend **ou
   be->ops.name = strcmp(gemm->name, "avx512") == 0 ? "cpu (avx512)"
                  : strcmp(gemm->name, "avx2") == 0 ? "cpu (avx2)"
                                                    : "cpu (scalar)";
+  be->kind = ARB_BACKEND_CPU;
   arb_host_fill(be, host);
   *out = be;
   return ARB_OK;

@@ -74,8 +74,9 @@ static arb_status device_alloc(size_t bytes, void **out) {
 }
 
 static arb_status alloc(arb_backend *be, size_t bytes, void **out) {
-  (void)be;
-  return device_alloc(bytes, out);
+  ARB_TRY(device_alloc(bytes, out));
+  be->allocated += bytes;
+  return ARB_OK;
 }
 
 static void free_memory(arb_backend *be, void *ptr) {
@@ -93,6 +94,20 @@ arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out) {
     c->work_bytes = bytes;
   }
   *out = c->work;
+  return ARB_OK;
+}
+
+static arb_status reserve(arb_backend *be, size_t work_bytes, int64_t row_width) {
+  (void)row_width; /* rows live in shared memory */
+  void *work;
+  return arb_cuda_work(arb_cuda_of(be), work_bytes, &work);
+}
+
+static size_t held(const arb_backend *be) { return ((const arb_cuda *)be->ctx)->work_bytes; }
+
+static arb_status memory(arb_backend *be, size_t *available, size_t *total) {
+  (void)be;
+  ARB_CUDA_TRY(cudaMemGetInfo(available, total), "asking for the device's memory");
   return ARB_OK;
 }
 
@@ -224,6 +239,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
     return st;
   }
   arb_ops *o = &be->ops;
+  be->kind = ARB_BACKEND_CUDA;
   be->on_device = 1;
   be->stream = c->stream;
   o->name = c->name;
@@ -236,6 +252,9 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   o->begin_step = begin_step;
   o->take_nonfinite = take_nonfinite;
   o->destroy = destroy;
+  o->reserve = reserve;
+  o->held = held;
+  o->memory = memory;
   arb_cuda_fill_random(o);
   arb_cuda_fill_record(o);
   arb_cuda_fill_norms(o);

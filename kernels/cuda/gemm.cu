@@ -13,11 +13,12 @@
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/gemm_wgmma_dw.cuh"
 #include "kernels/cuda/gemm_wgmma_still.cuh"
+#include "kernels/cuda/work_bytes.h"
 
 namespace {
 
 constexpr int MAX_DEVICES = 64;
-constexpr int MAX_BLOCKS = 160; /* of a dW grid: each may leave two tiles of 128 x 256 votes to be joined */
+constexpr int MAX_BLOCKS = ARB_CUDA_DW_BLOCKS;
 
 /* Forward and dx tiles; dW tiles. The order is that of arb_cuda_gemm_path(1 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
@@ -266,12 +267,7 @@ extern "C" int arb_cuda_gemm_path(int wanted) {
   return g_path != 0 && f.hopper;
 }
 
-extern "C" size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n) {
-  const int64_t k16 = up(k, 16), n16 = up(n, 16);
-  const int64_t trits = up(n, 32) * k16 > up(k, 32) * n16 ? up(n, 32) * k16 : up(k, 32) * n16;
-  return (size_t)(up(4 * up(n, 32), 256) + up(trits, 256) + up(m * k16, 256) + up(m * n16, 256)) +
-         (size_t)MAX_BLOCKS * 2 * 128 * 256;
-}
+extern "C" size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n) { return arb_cuda_product_work_bytes(m, k, n); }
 
 extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q,
                                              const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {

@@ -2,6 +2,7 @@
  * the last product, so sums may meet in atomics. */
 #include "kernels/common/fixed.h"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/work_bytes.h"
 
 static __device__ __forceinline__ int member_of(const arb_stack &w, int64_t row) {
   int m = 0;
@@ -250,7 +251,7 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   update_args a = {};
   const int64_t columns = (w->members * w->k + 63) / 64 * 64;
   void *memory;
-  ARB_TRY(arb_cuda_work(c, (size_t)(columns + w->n + ARB_MAX_MEMBERS) * sizeof(float), &memory));
+  ARB_TRY(arb_cuda_work(c, arb_cuda_update_work_bytes(w->n, w->k, w->members), &memory));
   a.w = *w;
   a.work = *work;
   a.column = (float *)memory;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernels/common/scale.h"
 #include "src/base/arena.h"
@@ -23,16 +24,21 @@ arb_status arb_host_work(arb_host *host, size_t bytes, void **out) {
   return ARB_OK;
 }
 
+/* Rows start on cache lines whatever the width. */
+static int64_t scratch_row(int64_t width) { return arb_pad8(width) + 64; }
+
+size_t arb_host_scratch_bytes(int64_t width) { return (size_t)scratch_row(width) * 4 * sizeof(float); }
+
 arb_status arb_host_reserve(arb_host *host, int64_t width) {
-  width = arb_pad8(width) + 64;
+  const size_t bytes = arb_host_scratch_bytes(width);
+  width = scratch_row(width);
   if (width <= host->scratch_width) return ARB_OK;
   host->scratch_width = 0;
   for (int i = 0; i < host->workers; i++) {
     arb_row_scratch *t = &host->scratch[i];
     free(t->a);
-    const size_t row = (size_t)width * sizeof(float);
-    t->a = arb_host_aligned_alloc(4 * row);
-    ARB_REQUIRE(t->a, ARB_ERR_NOMEM, "%zu bytes of row scratch", 4 * row);
+    t->a = arb_host_aligned_alloc(bytes);
+    ARB_REQUIRE(t->a, ARB_ERR_NOMEM, "%zu bytes of row scratch", bytes);
     t->b = t->a + width;
     t->c = t->b + width;
     t->draws = (uint16_t *)(t->c + width);
@@ -107,9 +113,30 @@ static arb_status host_profile(arb_backend *be, int index, int reset, const char
 /* ---- memory and control ---- */
 
 static arb_status host_alloc(arb_backend *be, size_t bytes, void **out) {
-  (void)be;
   *out = arb_host_aligned_alloc(bytes);
   ARB_REQUIRE(*out, ARB_ERR_NOMEM, "out of host memory: %zu bytes asked for", bytes);
+  be->allocated += bytes;
+  return ARB_OK;
+}
+
+static arb_status host_reserve(arb_backend *be, size_t work_bytes, int64_t row_width) {
+  void *work;
+  ARB_TRY(arb_host_work(arb_host_of(be), work_bytes, &work));
+  return arb_host_reserve(arb_host_of(be), row_width);
+}
+
+static size_t host_held(const arb_backend *be) {
+  const arb_host *host = be->ctx;
+  return host->work_bytes + (size_t)host->workers * (size_t)host->scratch_width * 4 * sizeof(float);
+}
+
+/* Pages that hold caches count as in use here, so `available` is a lower bound. */
+static arb_status host_memory(arb_backend *be, size_t *available, size_t *total) {
+  (void)be;
+  const long page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES), idle = sysconf(_SC_AVPHYS_PAGES);
+  ARB_REQUIRE(page > 0 && pages > 0 && idle >= 0, ARB_ERR_IO, "this system does not tell the size of its memory");
+  *available = (size_t)idle * (size_t)page;
+  *total = (size_t)pages * (size_t)page;
   return ARB_OK;
 }
 
@@ -454,6 +481,9 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->begin_step = host_begin_step;
   o->take_nonfinite = host_take_nonfinite;
   o->destroy = host_destroy;
+  o->reserve = host_reserve;
+  o->held = host_held;
+  o->memory = host_memory;
   o->profile = host_profile;
   o->draws = host_draws;
   o->add_norm_quant = add_norm_quant;

@@ -73,6 +73,8 @@ struct arb_host {
 void arb_host_fill(arb_backend *be, arb_host *host);
 /* Grows the shared work buffer (not zeroed); for tables and packed panels that live inside one slot call. */
 ARB_NODISCARD arb_status arb_host_work(arb_host *host, size_t bytes, void **out);
+/* Bytes of one worker's scratch rows of `width` elements. */
+size_t arb_host_scratch_bytes(int64_t width);
 /* Grows every worker's scratch rows to `width` elements. */
 ARB_NODISCARD arb_status arb_host_reserve(arb_host *host, int64_t width);
 /* host->run, timed as `op`. */

@@ -100,6 +100,7 @@ arb_status arb_backend_ref_create(arb_backend **out) {
                      .product_dx = product_dx,
                      .product_dw = product_dw};
   be->ops.name = "ref";
+  be->kind = ARB_BACKEND_REF;
   arb_host_fill(be, host);
   *out = be;
   return ARB_OK;

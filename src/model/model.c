@@ -118,6 +118,7 @@ static void carve(arb_model *m) {
     d = product > d ? product : d;
   }
   const int64_t widest = n > k ? n : k; /* the input's embedding gradient is as wide as its projection's input */
+  m->widest = widest;
   arb_arena *a = &m->work;
   m->ids = arb_arena_take(a, ARB_I32, shape.rows);
   m->targets = arb_arena_take(a, ARB_I32, shape.rows);
@@ -165,6 +166,13 @@ void arb_model_measure(arb_model *m) {
   arb_arena_measure(&m->constants, "constants");
   arb_arena_measure(&m->update, "update");
   carve(m);
+  m->kernel_work = 0;
+  for (int i = 0; i < m->state.tensor_count; i++) {
+    const size_t bytes = arb_backend_work_bytes(m->be, m->spec.rows_per_grain * m->spec.grains_per_batch,
+                                                m->spec.rows_per_grain, &m->state.tensors[i]->w);
+    m->kernel_work = bytes > m->kernel_work ? bytes : m->kernel_work;
+  }
+  m->kernel_scratch = arb_backend_scratch_bytes(m->be, m->widest);
 }
 
 arb_status arb_model_allocate(arb_model *m) {
@@ -186,6 +194,7 @@ arb_status arb_model_allocate(arb_model *m) {
   }
   carve(m);
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) ARB_TRY(arb_arena_check(block[i].arena));
+  ARB_TRY(be->ops.reserve(be, m->kernel_work, m->widest));
 
   if (has_features(&m->spec)) {
     m->host_rows = calloc((size_t)(2 * m->spec.rows_per_grain * m->spec.grains_per_batch), sizeof *m->host_rows);

@@ -36,8 +36,10 @@ typedef struct {
   int module_count;
   arb_arena activations, work, constants, update;
   void *activation_memory, *work_memory, *constant_memory, *update_memory;
-  float *bias;            /* [dim] forget-gate ladder 1 .. 5, constant */
-  int32_t *ids, *targets; /* [rows of a batch] */
+  size_t kernel_work, kernel_scratch; /* bytes that the backend's slots need inside: work memory, rows of scratch */
+  int64_t widest;                     /* elements of the widest row of any tensor */
+  float *bias;                        /* [dim] forget-gate ladder 1 .. 5, constant */
+  int32_t *ids, *targets;             /* [rows of a batch] */
   int8_t *features_q[ARB_FEATURE_KINDS];
   float *features_s[ARB_FEATURE_KINDS];
   int32_t *join, *split[ARB_FEATURE_KINDS + 1];
@@ -50,9 +52,10 @@ typedef struct {
 
 /* Declares everything; allocates no device memory. be is borrowed. */
 ARB_NODISCARD arb_status arb_model_create(const arb_model_spec *spec, arb_backend *be, arb_model **out);
-/* Measures every arena without allocating (arenas' peak and payload are then valid). */
+/* Measures every arena, and the backend's own work memory, without allocating (arenas' peak and payload are then valid). A
+ * stand-in for a backend is enough (kernels/backend.h). */
 void arb_model_measure(arb_model *m);
-/* Allocates all memory a run needs. */
+/* Allocates all memory a run needs, the backend's work memory included: no step allocates. */
 ARB_NODISCARD arb_status arb_model_allocate(arb_model *m);
 /* NULL-safe; nulls the handle. */
 void arb_model_destroy(arb_model **m);

@@ -45,6 +45,7 @@ arb_status arb_trainer_audit(const arb_trainer *t, FILE *out) {
   row(out, "votes, int8", arb_arena_payload(&s->votes), weights);
   row(out, "activations kept for the backward pass", m->activations.capacity, weights);
   row(out, "gradients and products in flight", m->work.capacity, weights);
+  row(out, "work memory of kernels", t->be->ops.held(t->be), weights);
   row(out, "update sums", m->update.capacity, weights);
   row(out, "constants (forget-gate ladder)", m->constants.capacity, weights);
   ARB_REQUIRE(floats == 0, ARB_ERR_ARG, "audit: the state holds %zu bytes of float", floats);

@@ -1,6 +1,7 @@
 /* The whole run: resume, steps, evaluations, checkpoints, samples, and the digest as the last line. */
 #include "src/base/log.h"
 #include "src/train/metrics.h"
+#include "src/train/plan.h"
 #include "src/train/trainer.h"
 
 static int due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
@@ -28,6 +29,9 @@ static arb_status start(arb_trainer *t, arb_metrics *metrics, FILE *out) {
             (long long)t->model->spec.rows_per_grain);
     if (c->train.grains % t->comm->size)
       fprintf(out, "%lld grains do not divide evenly among %d ranks: some wait\n", (long long)c->train.grains, t->comm->size);
+    arb_plan plan;
+    arb_plan_of_model(t->model, t->comm->rank, t->comm->size, c->train.grains, &plan);
+    arb_plan_summary(&plan, out);
     if (resumed >= 0) fprintf(out, "resumed at step %lld\n", (long long)resumed);
   }
   return print_digest(t, out, "start: ");

@@ -46,15 +46,45 @@ static arb_status load_text(const arb_config *cfg, const char *key, const char *
   return blame(arb_text_load(path, out), cfg, key);
 }
 
+arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, int ranks) {
+  const int64_t local = arb_place_grains(cfg->train.grains, rank, ranks).count;
+  const int64_t wanted = cfg->run.grains_at_once ? cfg->run.grains_at_once : (on_device ? local : 1);
+  return (arb_model_spec){.dim = cfg->model.dim,
+                          .embed_channels = cfg->model.embed_channels,
+                          .layers = cfg->model.layers,
+                          .glu_hidden = cfg->model.glu_hidden,
+                          .memory_zero = cfg->model.memory == ARB_CONFIG_MEMORY_ZERO,
+                          .context = cfg->train.context,
+                          .rows_per_grain = cfg->train.sequences / cfg->train.grains * cfg->train.context,
+                          .grains_per_batch = (int32_t)(wanted < local ? wanted : local)};
+}
+
+void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
+  memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
+  wire[ARB_TRAFFIC_VOTES] = (int64_t)m->state.votes.peak;
+  wire[ARB_TRAFFIC_AGREE] = (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
+}
+
+/* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
+static arb_status allocate(arb_trainer *t) {
+  arb_plan plan;
+  arb_model_measure(t->model);
+  arb_plan_of_model(t->model, t->comm->rank, t->comm->size, t->cfg->train.grains, &plan);
+  ARB_TRY(arb_plan_fits(&plan, t->be, t->comm->local_size));
+  const arb_status st = arb_model_allocate(t->model);
+  if (st == ARB_ERR_NOMEM) arb_plan_explain(&plan);
+  t->planned = plan.total;
+  return st;
+}
+
 static arb_status prepare(arb_trainer *t, int data) {
   const arb_config *c = t->cfg;
   const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
   ARB_TRY(arb_config_check_ranks(c, t->comm->size));
   ARB_REQUIRE(!t->be->on_device || t->comm->size == 1 || t->device_comm, ARB_ERR_UNSUPPORTED,
               "%d ranks on GPUs need NCCL, which this build does not have", t->comm->size);
-  const int64_t local = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size).count;
-  const int64_t wanted = c->run.grains_at_once ? c->run.grains_at_once : (t->be->on_device ? local : 1);
-  const int64_t at_once = wanted < local ? wanted : local;
+  const arb_model_spec spec = arb_trainer_spec(c, t->be->on_device, t->comm->rank, t->comm->size);
+  const int64_t at_once = spec.grains_per_batch;
   if (data & ARB_TRAINER_TRAIN) {
     ARB_TRY(load_text(c, "data.train", c->data.train, &t->train));
     ARB_TRY(blame(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences), c,
@@ -66,16 +96,8 @@ static arb_status prepare(arb_trainer *t, int data) {
     ARB_TRY(blame(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset), c, "data.valid"));
   }
   ARB_TRY(make_identity(t));
-  const arb_model_spec spec = {.dim = c->model.dim,
-                               .embed_channels = c->model.embed_channels,
-                               .layers = c->model.layers,
-                               .glu_hidden = c->model.glu_hidden,
-                               .memory_zero = c->model.memory == ARB_CONFIG_MEMORY_ZERO,
-                               .context = c->train.context,
-                               .rows_per_grain = rows,
-                               .grains_per_batch = (int32_t)at_once};
   ARB_TRY(arb_model_create(&spec, t->be, &t->model));
-  ARB_TRY(arb_model_allocate(t->model));
+  ARB_TRY(allocate(t));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
   t->vmax = 127 / (int)c->train.grains;
   t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
@@ -209,6 +231,9 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   ARB_TRY(arb_comm_all_reduce(carrier, s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
   ARB_TRY(run_recorded(t, &t->update_recorded, update_all, NULL)); /* every grain uses every tensor: the counts never change */
+  if (!t->warm && t->be->ops.held(t->be) > t->model->kernel_work + t->model->kernel_scratch)
+    arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
+            t->model->kernel_work + t->model->kernel_scratch);
   t->warm = 1;
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));

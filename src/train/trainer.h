@@ -40,6 +40,7 @@ typedef struct {
   int64_t *sums;                                                 /* host, the step's agreement */
   void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded; /* sequences of the backend, once a step has run */
   int warm;                                                      /* a step has run: work memory has its size */
+  size_t planned;                                                /* bytes that the plan said this rank would hold */
   volatile sig_atomic_t *stop;                                   /* set by a signal handler, may be NULL */
 } arb_trainer;
 
