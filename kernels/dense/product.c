@@ -82,25 +82,28 @@ INLINE void tile(int mr, int from_int8, const float *const *at, int64_t stride, 
 /* The number of rows is a constant where registers are assigned. */
 static void run_tile(int mr, const float *const *at, int64_t stride, int64_t taps, int64_t depth, const float *f,
                      const int8_t *q, int first, float *sum) {
-#define CASE(n)                                                 \
-  case n:                                                       \
-    if (q)                                                      \
-      tile(n, 1, at, stride, taps, depth, NULL, q, first, sum); \
-    else                                                        \
-      tile(n, 0, at, stride, taps, depth, f, NULL, first, sum); \
-    break;
-  switch (mr) {
-    CASE(1)
-    CASE(2)
-    CASE(3) CASE(4)
-#if TILE >= 6
-        CASE(5) CASE(6)
+#define ROWS(n)                                               \
+  if (mr == (n) && q != NULL)                                 \
+    tile(n, 1, at, stride, taps, depth, NULL, q, first, sum); \
+  else if (mr == (n))                                         \
+  tile(n, 0, at, stride, taps, depth, f, NULL, first, sum)
+  ROWS(1);
+  ROWS(2);
+  ROWS(3);
+  ROWS(4);
+#if TILE > 4
+  ROWS(5);
+  ROWS(6);
 #endif
-#if TILE >= 12
-            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#if TILE > 6
+  ROWS(7);
+  ROWS(8);
+  ROWS(9);
+  ROWS(10);
+  ROWS(11);
+  ROWS(12);
 #endif
-  }
-#undef CASE
+#undef ROWS
 }
 
 static void expand(const int8_t *restrict q, int64_t count, float *restrict f) {
