@@ -144,6 +144,22 @@ arb_status arb_comm_agree(arb_comm *c, arb_status mine) {
                   worst == ARB_REQUEUE ? "asks to stop" : "failed", arb_status_name(worst));
 }
 
+arb_status arb_comm_share(arb_comm *c, size_t bytes, void **base) {
+  *base = NULL;
+  ARB_REQUIRE(c != NULL && bytes > 0 && bytes <= PTRDIFF_MAX, ARB_ERR_ARG, "share: %zu bytes", bytes);
+  ARB_REQUIRE(c->ops->share != NULL, ARB_ERR_UNSUPPORTED, "share: %s has no memory of a node", c->ops->name);
+  const bool older = has_message();
+  enter(c, "share", (int64_t)bytes, ARB_U8, ARB_TRAFFIC_CONTROL, 0);
+  return leave(c, c->ops->share(c, bytes, base), older);
+}
+
+arb_status arb_comm_unshare(arb_comm *c, void *base) {
+  ARB_REQUIRE(c != NULL && base != NULL && c->ops->unshare != NULL, ARB_ERR_ARG, "unshare: no block");
+  const bool older = has_message();
+  enter(c, "unshare", 0, ARB_U8, ARB_TRAFFIC_CONTROL, 0);
+  return leave(c, c->ops->unshare(c, base), older);
+}
+
 void arb_comm_reset_payload(arb_comm *c) { memset(c->payload, 0, sizeof c->payload); }
 
 void arb_comm_destroy(arb_comm **c) {

@@ -16,6 +16,7 @@
 #ifndef ARB_DIST_COMM_H
 #define ARB_DIST_COMM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "src/base/dtype.h"
@@ -51,7 +52,13 @@ typedef struct {
   arb_status (*broadcast)(arb_comm *c, void *buf, int64_t count, arb_dtype type, int root);
   arb_status (*barrier)(arb_comm *c);
   void (*destroy)(arb_comm *c);
+  /* Memory that the ranks of a node share; NULL: the transport has none. */
+  arb_status (*share)(arb_comm *c, size_t bytes, void **base);
+  arb_status (*unshare)(arb_comm *c, void *base);
 } arb_comm_ops;
+
+/* Blocks of shared memory that a communicator may have at a time. */
+#define ARB_COMM_SHARED 8
 
 /* Last collectives of a rank, #s at ring[(s - 1) % ARB_COMM_RING]: what a report names when a peer is silent. */
 #define ARB_COMM_RING 32
@@ -104,6 +111,11 @@ ARB_NODISCARD arb_status arb_comm_barrier(arb_comm *c);
  * fine gets a message that names the failing rank ("rank 2 failed: data"); the failing rank keeps its own. With
  * ARB_ERR_COMM nothing is tried, because the transport is broken: it is returned at once. */
 ARB_NODISCARD arb_status arb_comm_agree(arb_comm *c, arb_status mine);
+/* Collective. One block of `bytes` > 0 zeroed bytes for all ranks of a node, aligned to 64 bytes; each gets its own address of
+ * it. What a rank wrote is seen by the others after the next collective. Carries no payload. */
+ARB_NODISCARD arb_status arb_comm_share(arb_comm *c, size_t bytes, void **base);
+/* Collective. Gives back what arb_comm_share gave; the ranks of a node have all stopped using it when it returns. */
+ARB_NODISCARD arb_status arb_comm_unshare(arb_comm *c, void *base);
 void arb_comm_reset_payload(arb_comm *c);
 /* NULL-safe; nulls the handle. Collective for mpi, and not watched: a barrier before it is. */
 void arb_comm_destroy(arb_comm **c);

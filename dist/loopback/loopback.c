@@ -228,6 +228,27 @@ static arb_status broadcast(arb_comm *c, void *buf, int64_t count, arb_dtype typ
 }
 static arb_status barrier(arb_comm *c) { return collective(c, (post){BARRIER, NULL, NULL, 0, ARB_U8, 0}); }
 
+/* All ranks are threads of one process: rank 0's block is everybody's. */
+static arb_status share(arb_comm *c, size_t bytes, void **base) {
+  const size_t padded = (bytes + 63) / 64 * 64;
+  void *mine = c->rank == 0 ? aligned_alloc(64, padded) : NULL;
+  if (mine != NULL) memset(mine, 0, padded);
+  const arb_status st = broadcast(c, &mine, (int64_t)sizeof mine, ARB_U8, 0);
+  if (st != ARB_OK) {
+    if (c->rank == 0) free(mine);
+    return st;
+  }
+  ARB_REQUIRE(mine != NULL, ARB_ERR_NOMEM, "%zu bytes of shared memory", bytes);
+  *base = mine;
+  return ARB_OK;
+}
+
+static arb_status unshare(arb_comm *c, void *base) {
+  ARB_TRY(barrier(c));
+  if (c->rank == 0) free(base);
+  return ARB_OK;
+}
+
 static void destroy(arb_comm *c) { free(c); }
 
 /* A rank is done: keeps its status, and its message when it is the worst so far, and releases whoever waits. */
@@ -247,7 +268,8 @@ static void depart(block *b, int rank, arb_status st, const char *message) {
 }
 
 static void *run_rank(void *arg) {
-  static const arb_comm_ops ops = {"loopback", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy};
+  static const arb_comm_ops ops = {"loopback", all_reduce, reduce_scatter, all_gather, broadcast,
+                                   barrier,    destroy,    share,          unshare};
   seat *s = arg;
   arb_comm *c = calloc(1, sizeof *c);
   arb_status st;

@@ -3,6 +3,7 @@
 #include <mpi.h>
 
 #include <limits.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,10 @@ typedef struct {
   MPI_Win board;        /* the node's slots, owned by its rank 0 */
   int64_t chunk;
   bool finalise;
+  struct {
+    MPI_Win window;
+    void *base;
+  } shared[ARB_COMM_SHARED]; /* base NULL: free */
 } mpi_state;
 
 /* MPI's codes become statuses here and nowhere else. */
@@ -125,6 +130,35 @@ static arb_status barrier(arb_comm *c) {
   return check(MPI_Barrier(s->world), "MPI_Barrier");
 }
 
+/* The block is a window whose memory the node's rank 0 owns. Mappings start on pages, so every process rounds its address up by
+ * the same number of bytes. */
+static arb_status share(arb_comm *c, size_t bytes, void **base) {
+  mpi_state *s = c->ctx;
+  int slot = 0;
+  while (slot < ARB_COMM_SHARED && s->shared[slot].base != NULL) slot++;
+  ARB_REQUIRE(slot < ARB_COMM_SHARED, ARB_ERR_ARG, "more than %d shared blocks", ARB_COMM_SHARED);
+  void *mine = NULL, *first = NULL;
+  MPI_Aint length = 0;
+  int unit = 0;
+  const MPI_Aint wanted = c->local_rank == 0 ? (MPI_Aint)bytes + 64 : 0;
+  MPI_Win *window = &s->shared[slot].window;
+  ARB_TRY(check(MPI_Win_allocate_shared(wanted, 1, MPI_INFO_NULL, s->node, &mine, window), "MPI_Win_allocate_shared"));
+  ARB_TRY(check(MPI_Win_shared_query(*window, 0, &length, &unit, &first), "MPI_Win_shared_query"));
+  *base = s->shared[slot].base = (void *)(((uintptr_t)first + 63) / 64 * 64);
+  if (c->local_rank == 0) memset(*base, 0, bytes);
+  return check(MPI_Barrier(s->node), "MPI_Barrier");
+}
+
+static arb_status unshare(arb_comm *c, void *base) {
+  mpi_state *s = c->ctx;
+  for (int i = 0; i < ARB_COMM_SHARED; i++) {
+    if (s->shared[i].base != base) continue;
+    s->shared[i].base = NULL;
+    return check(MPI_Win_free(&s->shared[i].window), "MPI_Win_free"); /* a barrier of the node is in it */
+  }
+  return ARB_FAIL(ARB_ERR_ARG, "unshare: not a shared block");
+}
+
 static void destroy(arb_comm *c) {
   mpi_state *s = c->ctx;
   if (s->board != MPI_WIN_NULL) MPI_Win_free(&s->board);
@@ -184,7 +218,7 @@ static arb_status join(arb_comm *c, mpi_state *s) {
 }
 
 arb_status arb_comm_mpi_create(int *argc, char ***argv, arb_comm **out) {
-  static const arb_comm_ops ops = {"mpi", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy};
+  static const arb_comm_ops ops = {"mpi", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy, share, unshare};
   *out = NULL;
   ARB_REQUIRE(arb_mpi_launched(), ARB_ERR_UNSUPPORTED,
               "mpi: no launcher's environment; start with mpirun or srun --mpi=pmix, or run one rank without MPI");

@@ -118,7 +118,7 @@ static arb_status distinct_devices(arb_comm *host, int device) {
 }
 
 arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_comm **out) {
-  static const arb_comm_ops ops = {"nccl", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy};
+  static const arb_comm_ops ops = {"nccl", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy, NULL, NULL};
   *out = NULL;
   ncclUniqueId id;
   memset(&id, 0, sizeof id);

@@ -33,10 +33,26 @@ static arb_status barrier(arb_comm *c) {
   return ARB_OK;
 }
 
+static arb_status share(arb_comm *c, size_t bytes, void **base) {
+  (void)c;
+  const size_t padded = (bytes + 63) / 64 * 64;
+  *base = aligned_alloc(64, padded);
+  ARB_REQUIRE(*base != NULL, ARB_ERR_NOMEM, "%zu bytes of shared memory", bytes);
+  memset(*base, 0, padded);
+  return ARB_OK;
+}
+
+static arb_status unshare(arb_comm *c, void *base) {
+  (void)c;
+  free(base);
+  return ARB_OK;
+}
+
 static void destroy(arb_comm *c) { free(c); }
 
 arb_status arb_comm_single_create(arb_comm **out) {
-  static const arb_comm_ops ops = {"single", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy};
+  static const arb_comm_ops ops = {"single", all_reduce, reduce_scatter, all_gather, broadcast,
+                                   barrier,  destroy,    share,          unshare};
   *out = NULL;
   arb_comm *c = calloc(1, sizeof *c);
   ARB_REQUIRE(c != NULL, ARB_ERR_NOMEM, "communicator: out of memory");

@@ -287,9 +287,41 @@ static arb_status run_ring(arb_comm *c, void *arg) {
   return ARB_OK;
 }
 
+/* The node's first rank writes, all read the same bytes; then each writes its own part and all see all of them. */
+static arb_status run_share(arb_comm *c, void *arg) {
+  (void)arg;
+  void *block[2];
+  const size_t bytes[2] = {1, 100003};
+  for (int i = 0; i < 2; i++) {
+    ARB_TRY(arb_comm_share(c, bytes[i], &block[i]));
+    ARB_REQUIRE((uintptr_t)block[i] % 64 == 0, ARB_ERR_DATA, "a shared block is not aligned");
+    for (size_t b = 0; b < bytes[i]; b++)
+      ARB_REQUIRE(((unsigned char *)block[i])[b] == 0, ARB_ERR_DATA, "shared byte %zu is not zero", b);
+    ARB_TRY(arb_comm_barrier(c));
+  }
+  unsigned char *p = block[1];
+  if (c->local_rank == 0)
+    for (size_t b = 0; b < bytes[1]; b++) p[b] = (unsigned char)(b * 7);
+  ARB_TRY(arb_comm_barrier(c));
+  for (size_t b = 0; b < bytes[1]; b++)
+    ARB_REQUIRE(p[b] == (unsigned char)(b * 7), ARB_ERR_DATA, "rank %d does not see shared byte %zu", c->rank, b);
+  ARB_TRY(arb_comm_barrier(c));
+  p[1000 * c->local_rank] = (unsigned char)(200 + c->local_rank);
+  ARB_TRY(arb_comm_barrier(c));
+  for (int r = 0; r < c->local_size; r++)
+    ARB_REQUIRE(p[1000 * r] == 200 + r, ARB_ERR_DATA, "rank %d does not see what rank %d wrote", c->rank, r);
+  ARB_TRY(arb_comm_unshare(c, block[0]));
+  ARB_TRY(arb_comm_unshare(c, block[1]));
+  void *none;
+  ARB_REQUIRE(arb_comm_share(c, 0, &none) == ARB_ERR_ARG && none == NULL, ARB_ERR_DATA, "a block of no bytes");
+  arb_fail_clear();
+  return arb_comm_agree(c, ARB_OK);
+}
+
 const exact_case exact_cases[EXACT_CASES] = {
     {"all_reduce", run_all_reduce}, {"reduce_scatter", run_reduce_scatter},
     {"all_gather", run_all_gather}, {"broadcast", run_broadcast},
     {"refused", run_refused},       {"agree", run_agree},
     {"payload", run_payload},       {"ring", run_ring},
+    {"share", run_share},
 };
