@@ -299,8 +299,8 @@ static arb_status take_all(reader *r, arb_weights *w, int file) {
   ARB_REQUIRE(version == 2 || version == 3, ARB_ERR_DATA, "GGUF version %" PRIu32 ", expected 2 or 3 (little-endian)", version);
   ARB_TRY(take_u64(r, &tensors));
   ARB_TRY(take_u64(r, &pairs));
-  ARB_REQUIRE(tensors <= ARB_WEIGHTS_MAX_TENSORS, ARB_ERR_DATA, "%" PRIu64 " tensors, limit %d", tensors,
-              ARB_WEIGHTS_MAX_TENSORS);
+  ARB_REQUIRE(tensors >= 1 && tensors <= ARB_WEIGHTS_MAX_TENSORS, ARB_ERR_DATA, "%" PRIu64 " tensors, expected 1 to %d",
+              tensors, ARB_WEIGHTS_MAX_TENSORS);
   ARB_TRY(take_pairs(r, pairs));
   for (uint64_t i = 0; i < tensors; i++) ARB_TRY(take_tensor(r, w, file));
   for (int i = 0; i < r->original_count; i++)
