@@ -1,0 +1,279 @@
+/* Moonshine-base (Jeffries et al. 2024): three convolutions over the samples, then a transformer over frames of 24 ms. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/common/reduce.h"
+#include "src/sidecar/moonshine_impl.h"
+
+enum {
+  WIDTH = ARB_MOON_WIDTH,
+  HIDDEN = ARB_MOON_HIDDEN,
+  KERNEL1 = 127,
+  STRIDE1 = 64,
+  KERNEL2 = 7,
+  STRIDE2 = 3,
+  WIDTH2 = 2 * WIDTH,
+  KERNEL3 = 3,
+  STRIDE3 = 2,
+  LD = WIDTH + 16,
+  LD_QKV = 3 * WIDTH + 16,
+  LD_HIDDEN = HIDDEN + 16
+};
+
+/* ---- weights ---- */
+
+void arb_moon_name(char *out, const char *half, int index, const char *part) {
+  snprintf(out, ARB_STORE_NAME, "model.%s.layers.%d.%s", half, index, part);
+}
+
+arb_status arb_moon_norm(arb_sidecar_store *s, const char *name, const float **out) {
+  const int64_t width = WIDTH;
+  return arb_store_vector(s, ARB_SIDECAR_NORM, name, 1, &width, out);
+}
+
+static arb_status walk_layer(int i, arb_moon_encoder_layer *l, arb_sidecar_store *s) {
+  char q[ARB_STORE_NAME], k[ARB_STORE_NAME], v[ARB_STORE_NAME], name[ARB_STORE_NAME];
+  const char *const qkv[3] = {q, k, v}, *const one[1] = {name};
+  arb_moon_name(name, "encoder", i, "input_layernorm.weight");
+  ARB_TRY(arb_moon_norm(s, name, &l->norm1));
+  arb_moon_name(name, "encoder", i, "post_attention_layernorm.weight");
+  ARB_TRY(arb_moon_norm(s, name, &l->norm2));
+  arb_moon_name(q, "encoder", i, "self_attn.q_proj");
+  arb_moon_name(k, "encoder", i, "self_attn.k_proj");
+  arb_moon_name(v, "encoder", i, "self_attn.v_proj");
+  ARB_TRY(arb_store_linear(s, qkv, 3, WIDTH, WIDTH, false, &l->qkv));
+  arb_moon_name(name, "encoder", i, "self_attn.o_proj");
+  ARB_TRY(arb_store_linear(s, one, 1, WIDTH, WIDTH, false, &l->o));
+  arb_moon_name(name, "encoder", i, "mlp.fc1");
+  ARB_TRY(arb_store_linear(s, one, 1, HIDDEN, WIDTH, true, &l->fc1));
+  arb_moon_name(name, "encoder", i, "mlp.fc2");
+  return arb_store_linear(s, one, 1, WIDTH, HIDDEN, true, &l->fc2);
+}
+
+static arb_status walk(void *model, arb_sidecar_store *s) {
+  arb_moonshine *m = model;
+  const int64_t width = WIDTH, kernels[3] = {KERNEL1, KERNEL2, KERNEL3};
+  ARB_TRY(arb_store_conv(s, "model.encoder.conv1", WIDTH, 1, 1, &kernels[0], false, &m->conv1));
+  ARB_TRY(arb_store_conv(s, "model.encoder.conv2", WIDTH2, WIDTH, 1, &kernels[1], true, &m->conv2));
+  ARB_TRY(arb_store_conv(s, "model.encoder.conv3", WIDTH, WIDTH2, 1, &kernels[2], true, &m->conv3));
+  ARB_TRY(arb_moon_norm(s, "model.encoder.groupnorm.weight", &m->group_weight));
+  ARB_TRY(arb_store_vector(s, ARB_SIDECAR_NORM, "model.encoder.groupnorm.bias", 1, &width, &m->group_bias));
+  for (int i = 0; i < ARB_MOON_LAYERS; i++) ARB_TRY(walk_layer(i, &m->encoder[i], s));
+  ARB_TRY(arb_moon_norm(s, "model.encoder.layer_norm.weight", &m->encoder_norm));
+  return m->has_decoder ? arb_moon_walk_decoder(m, s) : ARB_OK;
+}
+
+arb_status arb_moonshine_open(const char *path, const arb_sidecar_options *o, arb_moonshine **out) {
+  *out = NULL;
+  arb_moonshine *m = calloc(1, sizeof *m);
+  ARB_REQUIRE(m, ARB_ERR_NOMEM, "out of host memory");
+  m->probe = o->probe;
+  m->probe_arg = o->probe_arg;
+  m->has_decoder = o->decoder;
+  const double root = sqrt(sqrt(sqrt(sqrt(10000.0)))); /* square roots are the same on every machine */
+  double power = 1.0;
+  for (int i = 0; i < ARB_MOON_ROTATED / 2; i++, power *= root) m->frequency[i] = 1.0f / (float)power;
+  arb_status st = arb_sidecar_block_open(path, o, o->decoder ? "moonshine-base" : "moonshine-base encoder", "model.", "",
+                                         "model.encoder.conv1.weight", walk, m, &m->block);
+  if (st == ARB_OK) st = arb_ops_create(o, KERNEL2 * WIDTH, 0, &m->ops);
+  if (st != ARB_OK) {
+    arb_moonshine_destroy(&m);
+    return st;
+  }
+  *out = m;
+  return ARB_OK;
+}
+
+void arb_moonshine_destroy(arb_moonshine **m) {
+  if (*m == NULL) return;
+  arb_ops_destroy(&(*m)->ops);
+  free((*m)->encoder_room.memory);
+  free((*m)->decoder_room.memory);
+  arb_sidecar_block_close(&(*m)->block);
+  free(*m);
+  *m = NULL;
+}
+
+const arb_sidecar_report *arb_moonshine_report(const arb_moonshine *m) { return &m->block.report; }
+
+void arb_moon_probe(const arb_moonshine *m, const char *name, const float *x, int64_t rows, int64_t width) {
+  if (m->probe) m->probe(m->probe_arg, name, x, rows, width);
+}
+
+/* ---- memory ---- */
+
+arb_status arb_moon_place(arb_moon_room *room, const arb_moon_part *parts, int count) {
+  int64_t all = 0;
+  for (int i = 0; i < count; i++) all += (parts[i].floats + 15) / 16 * 16;
+  if (all > room->floats) {
+    float *bigger = aligned_alloc(64, (size_t)all * sizeof *bigger);
+    ARB_REQUIRE(bigger, ARB_ERR_NOMEM, "out of host memory: %lld floats of activations", (long long)all);
+    free(room->memory);
+    room->memory = bigger;
+    room->floats = all;
+  }
+  float *at = room->memory;
+  for (int i = 0; i < count; i++) {
+    *parts[i].to = at;
+    at += (parts[i].floats + 15) / 16 * 16;
+  }
+  return ARB_OK;
+}
+
+/* ---- positions ---- */
+
+typedef struct {
+  const arb_moonshine *m;
+  float *x;
+  int64_t ld, first;
+} rotation;
+
+static void rotate_row(void *arg, int row, int worker) {
+  const rotation *r = arg;
+  float c[ARB_MOON_ROTATED / 2], s[ARB_MOON_ROTATED / 2], *x = r->x + row * r->ld;
+  (void)worker;
+  for (int i = 0; i < ARB_MOON_ROTATED / 2; i++) {
+    const float angle = (float)(r->first + row) * r->m->frequency[i]; /* rounded to float, as the model was trained */
+    c[i] = (float)cos((double)angle);
+    s[i] = (float)sin((double)angle);
+  }
+  for (int head = 0; head < 2 * ARB_MOON_HEADS; head++)
+    for (int i = 0; i < ARB_MOON_ROTATED / 2; i++) {
+      float *pair = x + head * ARB_MOON_HEAD + 2 * i;
+      const float a = pair[0], b = pair[1];
+      pair[0] = a * c[i] - b * s[i];
+      pair[1] = b * c[i] + a * s[i];
+    }
+}
+
+void arb_moon_rotate(arb_moonshine *m, float *x, int64_t ld, int64_t rows, int64_t first) {
+  rotation r = {m, x, ld, first};
+  arb_ops_each(&m->ops, rotate_row, &r, rows);
+}
+
+/* ---- encoder ---- */
+
+typedef struct {
+  int64_t l1, l2, l3; /* rows after each convolution */
+  float *c1, *c2, *h, *a, *qkv, *hidden, *kv_memory, *sums;
+  arb_kv kv;
+} encoding;
+
+int64_t arb_moonshine_frames(int64_t n) {
+  if (n < ARB_MOONSHINE_LEAST) return 0;
+  const int64_t l1 = (n - KERNEL1) / STRIDE1 + 1, l2 = (l1 - KERNEL2) / STRIDE2 + 1;
+  return (l2 - KERNEL3) / STRIDE3 + 1;
+}
+
+typedef struct {
+  float *x, *sums;
+  float mean, inv;
+  const float *weight, *bias;
+} group;
+
+static void group_sum(void *arg, int row, int worker) {
+  const group *g = arg;
+  (void)worker;
+  g->sums[row] = arb_row_sum(g->x + (int64_t)row * WIDTH, WIDTH);
+}
+
+static void group_centre(void *arg, int row, int worker) {
+  const group *g = arg;
+  float *x = g->x + (int64_t)row * WIDTH;
+  (void)worker;
+  for (int i = 0; i < WIDTH; i++) x[i] -= g->mean;
+  g->sums[row] = arb_row_dot(x, x, WIDTH);
+}
+
+static void group_scale(void *arg, int row, int worker) {
+  const group *g = arg;
+  float *x = g->x + (int64_t)row * WIDTH;
+  (void)worker;
+  for (int i = 0; i < WIDTH; i++) x[i] = (x[i] * g->inv) * g->weight[i] + g->bias[i];
+}
+
+static double total(const float *sums, int64_t rows) {
+  double all = 0.0;
+  for (int64_t i = 0; i < rows; i++) all += (double)sums[i];
+  return all;
+}
+
+/* One mean and one variance over all rows and channels (group norm of one group). */
+static void group_norm(arb_moonshine *m, encoding *e) {
+  group g = {.x = e->c1, .sums = e->sums, .weight = m->group_weight, .bias = m->group_bias};
+  const double count = (double)e->l1 * WIDTH;
+  arb_ops_each(&m->ops, group_sum, &g, e->l1);
+  g.mean = (float)(total(e->sums, e->l1) / count);
+  arb_ops_each(&m->ops, group_centre, &g, e->l1);
+  g.inv = (float)(1.0 / sqrt(total(e->sums, e->l1) / count + (double)ARB_MOON_EPSILON));
+  arb_ops_each(&m->ops, group_scale, &g, e->l1);
+}
+
+/* A convolution without padding over rows of `depth` values is a product whose rows overlap. */
+static void convolve(arb_moonshine *m, const float *x, int64_t depth, int64_t stride, const arb_sidecar_layer *l,
+                     arb_dense_activation act, int64_t rows, float *y) {
+  const arb_dense_epilogue e = {.act = act};
+  arb_ops_linear(&m->ops, x, stride * depth, rows, l, &e, y, l->w.n);
+}
+
+static void run_layer(arb_moonshine *m, const arb_moon_encoder_layer *l, encoding *e) {
+  arb_ops *ops = &m->ops;
+  const int64_t n = e->l3;
+  const arb_dense_epilogue gelu = {.act = ARB_DENSE_GELU}, add = {.residual = e->h, .ldr = WIDTH};
+  arb_ops_layer_norm(ops, e->h, WIDTH, n, WIDTH, l->norm1, NULL, ARB_MOON_EPSILON, e->a, LD);
+  arb_ops_linear(ops, e->a, LD, n, &l->qkv, NULL, e->qkv, LD_QKV);
+  arb_moon_rotate(m, e->qkv, LD_QKV, n, 0);
+  e->kv.count = 0;
+  arb_ops_append(ops, &e->kv, e->qkv + WIDTH, LD_QKV, e->qkv + 2 * WIDTH, LD_QKV, n);
+  arb_ops_attend(ops, &e->kv, e->qkv, LD_QKV, n, ARB_MOON_SCALE, false, e->a, LD);
+  arb_ops_linear(ops, e->a, LD, n, &l->o, &add, e->h, WIDTH);
+  arb_ops_layer_norm(ops, e->h, WIDTH, n, WIDTH, l->norm2, NULL, ARB_MOON_EPSILON, e->a, LD);
+  arb_ops_linear(ops, e->a, LD, n, &l->fc1, &gelu, e->hidden, LD_HIDDEN);
+  arb_ops_linear(ops, e->hidden, LD_HIDDEN, n, &l->fc2, &add, e->h, WIDTH);
+}
+
+static arb_status place_encoding(arb_moonshine *m, int64_t n, encoding *e) {
+  *e = (encoding){.l1 = (n - KERNEL1) / STRIDE1 + 1};
+  e->l2 = (e->l1 - KERNEL2) / STRIDE2 + 1;
+  e->l3 = (e->l2 - KERNEL3) / STRIDE3 + 1;
+  const arb_moon_part parts[] = {
+      {&e->c1, e->l1 * WIDTH},   {&e->c2, e->l2 * WIDTH2},
+      {&e->h, e->l3 * WIDTH},    {&e->a, e->l3 * LD},
+      {&e->qkv, e->l3 * LD_QKV}, {&e->hidden, e->l3 * LD_HIDDEN},
+      {&e->sums, e->l1},         {&e->kv_memory, arb_kv_floats(ARB_MOON_HEADS, ARB_MOON_HEAD, e->l3)}};
+  ARB_TRY(arb_moon_place(&m->encoder_room, parts, (int)(sizeof parts / sizeof parts[0])));
+  ARB_TRY(arb_ops_reserve(&m->ops, KERNEL2 * WIDTH, e->l3));
+  arb_kv_place(&e->kv, ARB_MOON_HEADS, ARB_MOON_HEAD, e->l3, e->kv_memory);
+  m->block.report.work_bytes =
+      (m->encoder_room.floats + m->decoder_room.floats + m->ops.scratch_floats * arb_pool_threads(m->ops.pool)) *
+      (int64_t)sizeof(float);
+  return ARB_OK;
+}
+
+arb_status arb_moonshine_features(arb_moonshine *m, const float *samples, int64_t n, float *out, int64_t *frames) {
+  encoding e;
+  ARB_REQUIRE(n >= ARB_MOONSHINE_LEAST && n <= ARB_MOONSHINE_MOST, ARB_ERR_DATA,
+              "%lld samples of sound; %d to %d are possible (16 kHz)", (long long)n, ARB_MOONSHINE_LEAST, ARB_MOONSHINE_MOST);
+  ARB_TRY(arb_ops_finite(samples, n, "samples"));
+  ARB_TRY(place_encoding(m, n, &e));
+  convolve(m, samples, 1, STRIDE1, &m->conv1, ARB_DENSE_TANH, e.l1, e.c1);
+  arb_moon_probe(m, "conv1", e.c1, e.l1, WIDTH);
+  group_norm(m, &e);
+  arb_moon_probe(m, "group norm", e.c1, e.l1, WIDTH);
+  convolve(m, e.c1, WIDTH, STRIDE2, &m->conv2, ARB_DENSE_GELU, e.l2, e.c2);
+  arb_moon_probe(m, "conv2", e.c2, e.l2, WIDTH2);
+  convolve(m, e.c2, WIDTH2, STRIDE3, &m->conv3, ARB_DENSE_GELU, e.l3, e.h);
+  arb_moon_probe(m, "conv3", e.h, e.l3, WIDTH);
+  for (int i = 0; i < ARB_MOON_LAYERS; i++) {
+    char name[32];
+    run_layer(m, &m->encoder[i], &e);
+    snprintf(name, sizeof name, "encoder layer %d", i);
+    arb_moon_probe(m, name, e.h, e.l3, WIDTH);
+  }
+  arb_ops_layer_norm(&m->ops, e.h, WIDTH, e.l3, WIDTH, m->encoder_norm, NULL, ARB_MOON_EPSILON, out, WIDTH);
+  arb_moon_probe(m, "encoder output", out, e.l3, WIDTH);
+  if (frames) *frames = e.l3;
+  return arb_ops_finite(out, e.l3 * WIDTH, "sound features");
+}

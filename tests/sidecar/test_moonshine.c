@@ -1,0 +1,129 @@
+/* Moonshine-base at full size with synthetic weights, against values of the original implementation. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/sidecar/sidecar.h"
+#include "src/sidecar/source.h"
+#include "tests/sidecar/published.h"
+#include "tests/test.h"
+
+enum { SAMPLES = 15360, FRAMES = 38, WIDTH = ARB_MOONSHINE_WIDTH, VOCABULARY = ARB_MOONSHINE_VOCABULARY };
+#define BOUND 1e-4
+#define WHOLE_BOUND 2e-4
+
+/* Results of the convolutions are published with the channels first. */
+static const struct {
+  const char *probe;
+  int64_t rows, width;
+  int channels_first;
+  published_row row;
+} probes[] = {
+    {"conv1", 239, 416, 1, {"tanh(conv1)", {.888537, .645965, .860143, -.691330}, {.677692, .530004}, .0020946, .3890156}},
+    {"group norm",
+     239,
+     416,
+     1,
+     {"group norm", {1.789613, 1.305773, 1.732979, -1.361629}, {1.391255, 1.097059}, -.0013325, .8478425}},
+    {"conv2", 78, 832, 1, {"conv2", {-.113874, 1.256569, .559943, -.109777}, {.159288, .066772}, .2820287, .3980402}},
+    {"conv3", 38, 416, 0, {"conv3", {.026520, .305586, .138529, -.139060}, {-.102787, .088261}, .1504240, .2644517}},
+    {"encoder layer 0",
+     38,
+     416,
+     0,
+     {"encoder layer 0", {.610379, -.003145, -1.165998, -1.206427}, {.943538, -.242967}, .1311408, .7322141}},
+    {"encoder output",
+     38,
+     416,
+     0,
+     {"encoder output", {1.690229, .034610, .311558, -.735670}, {-.466140, .655917}, -.0012360, .8030894}},
+    {"decoder layer 0",
+     4,
+     416,
+     0,
+     {"decoder layer 0", {-.944435, .312284, -.405601, 1.619648}, {.081634, 2.328523}, .0576849, 1.1561683}},
+    {"decoder output",
+     4,
+     416,
+     0,
+     {"decoder output", {-.281725, -1.117626, .478292, .971293}, {-.087024, -.114539}, .0031667, .8029816}},
+};
+enum { PROBES = sizeof probes / sizeof probes[0] };
+static const published_row last_logits = {
+    "logits of the last position", {-6.683566, -3.461176, 5.052381, 1.429021}, {-5.379564, 10.861465}, .0183212, 4.7220548};
+static const published_row output_int8 = {
+    "encoder output, int8", {1.674232, .038196, .313508, -.746900}, {-.475132, .652730}, -.001248, .802934};
+
+static float samples[SAMPLES], encoded[FRAMES * WIDTH], logits[VOCABULARY];
+
+static int fill_inputs(void **state) {
+  (void)state;
+  arb_synthetic_input("input.moon", SAMPLES, samples);
+  return 0;
+}
+
+static void check_probe(void *arg, const char *name, const float *x, int64_t rows, int64_t width) {
+  unsigned *seen = arg;
+  for (int i = 0; i < PROBES; i++) {
+    if (strcmp(name, probes[i].probe) != 0) continue;
+    assert_int_equal(rows, probes[i].rows);
+    assert_int_equal(width, probes[i].width);
+    float *turned = published_transposed(x, rows, width);
+    published_check(&probes[i].row, probes[i].channels_first ? turned : x, rows * width, BOUND);
+    free(turned);
+    *seen |= 1u << i;
+  }
+}
+
+static void compare_whole(const float *x) {
+  float *golden = published_golden("moonshine_input.moon_float.f32", (int64_t)FRAMES * WIDTH);
+  if (golden == NULL) return;
+  const double d = published_difference(x, golden, (int64_t)FRAMES * WIDTH);
+  printf("moonshine_input.moon_float.f32: largest difference %.2e\n", d);
+  if (!(d <= WHOLE_BOUND)) fail_msg("largest difference %g", d);
+  free(golden);
+}
+
+static void test_float(void **state) {
+  (void)state;
+  static const int32_t ids[4] = {1, 5, 300, 32767};
+  arb_moonshine *m = NULL;
+  unsigned seen = 0;
+  int64_t frames = 0;
+  const arb_sidecar_options o = {
+      .float_weights = true, .decoder = true, .threads = 2, .probe = check_probe, .probe_arg = &seen};
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &o, &m));
+  arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, encoded, &frames));
+  assert_int_equal(frames, FRAMES);
+  compare_whole(encoded);
+  arb_assert_ok(arb_moonshine_logits(m, encoded, FRAMES, ids, 4, logits));
+  published_check(&last_logits, logits, VOCABULARY, BOUND);
+  assert_int_equal(seen, (1u << PROBES) - 1);
+  arb_moonshine_destroy(&m);
+  assert_null(m);
+}
+
+static void test_int8(void **state) {
+  (void)state;
+  arb_moonshine *m = NULL;
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &(arb_sidecar_options){.threads = 2}, &m));
+  arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, encoded, NULL));
+  published_check(&output_int8, encoded, (int64_t)FRAMES * WIDTH, BOUND);
+  arb_moonshine_destroy(&m);
+}
+
+static void test_frames(void **state) {
+  (void)state;
+  static const int64_t known[][2] = {{15360, 38},   {16000, 40},    {8000, 19}, {24000, 61}, {32000, 82},
+                                     {160000, 415}, {480000, 1248}, {895, 1},   {894, 0},    {0, 0}};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) assert_int_equal(arb_moonshine_frames(known[i][0]), known[i][1]);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_float),
+      cmocka_unit_test(test_int8),
+      cmocka_unit_test(test_frames),
+  };
+  return cmocka_run_group_tests(tests, fill_inputs, NULL);
+}
