@@ -167,7 +167,8 @@ typedef struct {
   /* work->csum, msum, given s and top. */
   arb_status (*vote_columns)(arb_backend *be, const arb_stack *w, const arb_update_work *work);
   /* New R, C, M, then every code, then p. grains = number of grains that used the tensor (0: left untouched); flips[0] gets
-   * the number of changed trits added, flips[1] the number of saturated accumulators seen. */
+   * the number of changed trits added, flips[1] the number of saturated accumulators seen. Nothing is changed while the
+   * non-finite flag is up. */
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
 

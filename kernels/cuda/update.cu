@@ -134,12 +134,14 @@ typedef struct {
   int64_t grains, *flips;
   int vmax;
   const arb_cuda_step *step;
+  const int *nonfinite; /* up: nothing may change */
 } update_args;
 
 /* Blocks (x, member) of `columns` blocks: C; each works out its member's M. The blocks after them in x: rows (member 0 alone).
  * All of R, C and p; M and the codes come after. */
 static __global__ void __launch_bounds__(128) statistics_kernel(const __grid_constant__ update_args a, unsigned columns) {
   const arb_stack &w = a.w;
+  if (*a.nonfinite) return;
   if (blockIdx.x < columns) {
     const int m = (int)blockIdx.y;
     const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = w.begin[m + 1] - w.begin[m];
@@ -189,6 +191,7 @@ static __global__ void __launch_bounds__(256) codes_kernel(const __grid_constant
   const arb_philox_key key = arb_philox_key_of(a.step->seed, ARB_DRAW_UPDATE);
   const float step = -a.step->eta_units;
   unsigned flips = 0, saturated = 0;
+  if (*a.nonfinite) return;
   if (threadIdx.x < 2) moved[threadIdx.x] = 0;
   if (blockIdx.x == 0 && threadIdx.x < (unsigned)w.members) w.m[threadIdx.x] = a.whole[threadIdx.x];
   __syncthreads();
@@ -261,6 +264,7 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   a.flips = flips;
   a.vmax = vmax;
   a.step = c->step;
+  a.nonfinite = c->nonfinite;
   const unsigned blocks = (unsigned)arb_cuda_ceil(w->k, 128);
   const dim3 grid(blocks + (unsigned)arb_cuda_ceil(w->n, 128), (unsigned)w->members);
   ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks);

@@ -96,7 +96,7 @@ static void update_task(void *arg, int64_t begin, int64_t end, int worker) {
 
 static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                          int64_t *flips) {
-  if (grains == 0) return ARB_OK;
+  if (grains == 0 || be->nonfinite) return ARB_OK;
   arb_host *host = arb_host_of(be);
   void *memory;
   ARB_TRY(arb_host_reserve(host, w->k));

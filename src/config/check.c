@@ -18,6 +18,13 @@ void arb_config_check_rules(const arb_config *cfg, const bool *bad, arb_config_e
     arb_config_error(errors, place(cfg, "train.sequences", "train.grains"),
                      "train.sequences = %lld is not a multiple of train.grains = %lld", (long long)cfg->train.sequences,
                      (long long)cfg->train.grains);
+  if (known(bad, "train.fused_update", "run.grains_at_once") && cfg->train.fused_update && cfg->run.grains_at_once != 0 &&
+      cfg->run.grains_at_once < cfg->train.grains)
+    arb_config_error(
+        errors, arb_config_origin(cfg, "run.grains_at_once"),
+        "run.grains_at_once = %lld is less than train.grains = %lld, but train.fused_update = yes updates a matrix "
+        "after one batch: expected 0, or all grains",
+        (long long)cfg->run.grains_at_once, (long long)cfg->train.grains);
   if (known(bad, "train.warmup", "train.steps") && cfg->train.warmup > cfg->train.steps)
     arb_config_error(errors, place(cfg, "train.warmup", "train.steps"),
                      "train.warmup = %lld is more than train.steps = %lld: the step size would never reach its peak",
@@ -50,5 +57,10 @@ arb_status arb_config_check_ranks(const arb_config *cfg, int ranks) {
               "%s: train.grains = %lld, but %d ranks were started: a rank without a grain has no work; raise train.grains "
               "(at most 31; this changes the training result) or start at most %lld ranks",
               arb_config_origin(cfg, "train.grains"), (long long)cfg->train.grains, ranks, (long long)cfg->train.grains);
+  ARB_REQUIRE(
+      ranks == 1 || !cfg->train.fused_update, ARB_ERR_CONFIG,
+      "%s: train.fused_update = yes, but %d ranks were started: it updates a matrix before any sum over ranks; start one "
+      "rank, or set it to no",
+      arb_config_origin(cfg, "train.fused_update"), ranks);
   return ARB_OK;
 }

@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 35,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 36,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -64,6 +64,7 @@ typedef struct arb_config {
     float peak; /* trit steps */
     int64_t warmup;
     int vote_bits;
+    bool fused_update;
     int64_t log_every;
   } train;
   struct {

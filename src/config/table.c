@@ -70,6 +70,10 @@ const arb_config_row arb_config_rows[] = {
     {INT(train, warmup, 100, 1, MANY, 1), .flags = IDENTITY, .unit = "steps",
      .meaning = "steps over which the step size rises to its peak; at most steps"},
     {WORD(train, vote_bits, 8, vote_widths), .flags = IDENTITY, .unit = "bits", .meaning = "width of a vote on the wire"},
+    {FLAG(train, fused_update, false),
+     .meaning =
+         "a matrix takes its step as soon as its votes are cast, so no vote buffer for all of them exists; one rank, all "
+         "grains at once; the same bits"},
     {INT(train, log_every, 10, 1, MANY, 1), .unit = "steps", .meaning = "distance of console lines"},
 
     {INT(eval, every, 200, 0, MANY, 1), .unit = "steps", .meaning = "distance of evaluations; 0 = only at the end"},

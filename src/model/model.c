@@ -66,6 +66,8 @@ static arb_status build(arb_model *m) {
   ARB_TRY(arb_byte_head_create("head", c->dim, ARB_VOCABULARY, &m->modules[*n]));
   ++*n;
   for (int i = 0; i < m->module_count; i++) ARB_TRY(m->modules[i]->ops->declare(m->modules[i], &m->state));
+  m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
+  ARB_REQUIRE(m->fused.done, ARB_ERR_NOMEM, "out of host memory");
   return ARB_OK;
 }
 
@@ -75,6 +77,7 @@ arb_status arb_model_create(const arb_model_spec *spec, arb_backend *be, arb_mod
   m->spec = *spec;
   m->be = be;
   arb_state_init(&m->state, be);
+  m->state.shared_votes = spec->fused_update;
   const arb_status st = build(m);
   if (st != ARB_OK)
     arb_model_destroy(&m);
@@ -90,6 +93,7 @@ void arb_model_destroy(arb_model **model) {
   free(m->modules);
   for (int i = 0; i <= ARB_FEATURE_KINDS; i++) free(m->parts[i]);
   free(m->host_rows);
+  free(m->fused.done);
   arb_state_deinit(&m->state);
   m->be->ops.free(m->be, m->activation_memory);
   m->be->ops.free(m->be, m->work_memory);
@@ -155,6 +159,8 @@ static void carve(arb_model *m) {
   m->update_work.low = arb_arena_take(a, ARB_I32, members);
   m->update_work.csum = arb_arena_take(a, ARB_U64, columns);
   m->update_work.msum = arb_arena_take(a, ARB_U64, members);
+  m->fused.work = &m->update_work;
+  m->fused.flips = m->flips;
 
   m->bias = arb_arena_take(&m->constants, ARB_F32, shape.dim);
 }
@@ -300,7 +306,8 @@ arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_
                   .g = m->g,
                   .loss = m->loss,
                   .count = m->count,
-                  .work = m->buffers};
+                  .work = m->buffers,
+                  .fused = m->spec.fused_update ? &m->fused : NULL};
   return mixed ? place_parts(m, sequences, features, p) : ARB_OK;
 }
 
@@ -310,7 +317,11 @@ arb_status arb_model_forward(arb_model *m, arb_pass *p) {
 }
 
 arb_status arb_model_backward(arb_model *m, arb_pass *p) {
+  memset(m->fused.done, 0, (size_t)m->state.tensor_count);
   for (int i = m->module_count - 1; i >= 0; i--) ARB_TRY(m->modules[i]->ops->backward(m->modules[i], p));
+  /* A tensor that nothing voted for takes its step too: its statistics decay. */
+  for (int i = 0; p->fused && i < m->state.tensor_count; i++)
+    if (!m->fused.done[i]) ARB_TRY(arb_votes_complete(p, m->state.tensors[i]));
   return ARB_OK;
 }
 

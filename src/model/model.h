@@ -17,6 +17,7 @@ typedef struct {
   } features[ARB_FEATURE_KINDS];
   int64_t rows_per_grain;   /* a multiple of context */
   int32_t grains_per_batch; /* grains that travel together */
+  int fused_update;         /* tensors take their step during the backward pass of the only batch of a step */
 } arb_model_spec;
 
 /* Features of the sequences of a pass, in host memory. A sequence has its present parts side by side at its end, text last;
@@ -48,6 +49,7 @@ typedef struct {
   int64_t *loss, *count, *flips; /* flips[2] */
   arb_work buffers;
   arb_update_work update_work;
+  arb_fused fused;
 } arb_model;
 
 /* Declares everything; allocates no device memory. be is borrowed. */
@@ -74,6 +76,8 @@ ARB_NODISCARD arb_status arb_model_pass(arb_model *m, const arb_rows *r, const i
 ARB_NODISCARD arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_t *ids, const int32_t *targets,
                                                  const arb_model_features *features, int backward, int vmax, arb_pass *p);
 ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
+/* With spec.fused_update this is also the update, for every tensor. A non-finite value that appears in it stops the updates of
+ * the tensors that come after, but not of those before: check the forward pass first. */
 ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
 /* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. */
 ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);

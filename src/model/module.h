@@ -23,6 +23,14 @@ typedef struct {
   uint16_t *y;     /* [m][dim] the running module's output, added by the next one */
 } arb_work;
 
+/* Updates as votes come: a tensor takes its step as soon as its votes are complete, and the next one casts its votes into the
+ * same buffer. Needs all grains of a step in one batch on one rank. */
+typedef struct {
+  arb_update_work *work;
+  int64_t *flips;      /* as arb_ops.update counts, backend memory */
+  unsigned char *done; /* [tensors] of this backward pass */
+} arb_fused;
+
 /* One batch of grains on its way through the model. The residual stream is x + y: x fp32 (NULL at the start), y the last
  * module's bf16 output that nobody has added yet (NULL: nothing to add). */
 typedef struct {
@@ -46,6 +54,7 @@ typedef struct {
   int64_t *loss, *count;  /* sums over this step: rint(loss * 2^20), targets; backend memory */
   const uint16_t *logits; /* [m][vocabulary], set by the head */
   arb_work work;
+  const arb_fused *fused; /* NULL: votes stay until all ranks' are summed */
 } arb_pass;
 
 /* What layouts depend on. */
@@ -73,6 +82,10 @@ struct arb_module {
  * dx [m][k] unless NULL. */
 ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q,
                                              const float *s, float *dx);
+
+/* After the last use of a tensor in a backward pass, dx included: with p->fused the tensor takes its step and the vote buffer
+ * is zero again; otherwise nothing. */
+ARB_NODISCARD arb_status arb_votes_complete(arb_pass *p, const arb_tensor *t);
 
 /* Constructors; destroyed with free(). */
 ARB_NODISCARD arb_status arb_trigram_create(const char *name, int64_t channels, int64_t dim, int64_t vocabulary, int32_t pad,

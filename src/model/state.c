@@ -61,6 +61,7 @@ arb_status arb_state_stack(arb_state *s, const char *name, int members, const ch
   ARB_TRY(append((void ***)&s->tensors, &s->tensor_count, sizeof(arb_tensor), &memory));
   arb_tensor *t = memory;
   snprintf(t->name, sizeof t->name, "%s", name);
+  t->index = s->tensor_count - 1;
   t->w.id = id;
   t->w.uses = uses;
   t->w.members = members;
@@ -88,6 +89,7 @@ arb_status arb_state_norm(arb_state *s, const char *name, int64_t width, arb_nor
 }
 
 static void carve(arb_state *s) {
+  int64_t largest = 0;
   for (int i = 0; i < s->tensor_count; i++) {
     arb_stack *w = &s->tensors[i]->w;
     w->code = arb_arena_take(&s->state, ARB_U8, w->n * w->k);
@@ -96,7 +98,12 @@ static void carve(arb_state *s) {
     w->r = arb_arena_take(&s->state, ARB_I32, w->n);
     w->c = arb_arena_take(&s->state, ARB_I32, w->members * w->k);
     w->m = arb_arena_take(&s->state, ARB_I32, w->members);
-    w->votes = arb_arena_take(&s->votes, ARB_I8, w->n * w->k);
+    if (!s->shared_votes) w->votes = arb_arena_take(&s->votes, ARB_I8, w->n * w->k);
+    largest = w->n * w->k > largest ? w->n * w->k : largest;
+  }
+  if (s->shared_votes) {
+    int8_t *votes = arb_arena_take(&s->votes, ARB_I8, largest);
+    for (int i = 0; i < s->tensor_count; i++) s->tensors[i]->w.votes = votes;
   }
   for (int i = 0; i < s->norm_count; i++) s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);
 }

@@ -15,6 +15,7 @@ typedef struct {
   char name[ARB_NAME_CHARS];                    /* "layer0.memory.fcg" */
   char member[ARB_MAX_MEMBERS][ARB_NAME_CHARS]; /* "f", "c", "g"; "" for a plain matrix */
   arb_stack w;
+  int index; /* in arb_state.tensors */
 } arb_tensor;
 
 /* Gains of one RMSNorm: T is +1 throughout, only an exponent per channel. */
@@ -47,6 +48,7 @@ typedef struct {
   arb_norm **norms;
   int norm_count;
   arb_arena state, votes;
+  int shared_votes; /* one vote buffer, as large as the largest stack, serves all tensors in turn; set before measuring */
   void *state_memory, *votes_memory;
 } arb_state;
 

@@ -63,7 +63,8 @@ static arb_status backward(arb_module *m, arb_pass *p) {
     ARB_TRY(be->ops.embed_dw(be, &p->rows, p->context, p->ids, SLOTS, slot, t->pad, k->tq, w,
                              k->d + (int64_t)slot * p->rows.grains * w->n * w->k));
   }
-  return be->ops.vote_join(be, &p->rows, k->d, k->cexp, p->vmax, w);
+  ARB_TRY(be->ops.vote_join(be, &p->rows, k->d, k->cexp, p->vmax, w));
+  return arb_votes_complete(p, t->embed);
 }
 
 static const arb_module_ops ops = {"trigram", declare, layout, forward, backward};

@@ -48,7 +48,8 @@ static arb_status load_text(const arb_config *cfg, const char *key, const char *
 
 arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, int ranks) {
   const int64_t local = arb_place_grains(cfg->train.grains, rank, ranks).count;
-  const int64_t wanted = cfg->run.grains_at_once ? cfg->run.grains_at_once : (on_device ? local : 1);
+  const int together = on_device || cfg->train.fused_update;
+  const int64_t wanted = cfg->run.grains_at_once ? cfg->run.grains_at_once : (together ? local : 1);
   return (arb_model_spec){.dim = cfg->model.dim,
                           .embed_channels = cfg->model.embed_channels,
                           .layers = cfg->model.layers,
@@ -56,12 +57,13 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
                           .memory_zero = cfg->model.memory == ARB_CONFIG_MEMORY_ZERO,
                           .context = cfg->train.context,
                           .rows_per_grain = cfg->train.sequences / cfg->train.grains * cfg->train.context,
-                          .grains_per_batch = (int32_t)(wanted < local ? wanted : local)};
+                          .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
+                          .fused_update = cfg->train.fused_update};
 }
 
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
-  wire[ARB_TRAFFIC_VOTES] = (int64_t)m->state.votes.peak;
+  wire[ARB_TRAFFIC_VOTES] = m->spec.fused_update ? 0 : (int64_t)m->state.votes.peak;
   wire[ARB_TRAFFIC_AGREE] = (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
 }
 
@@ -150,11 +152,21 @@ typedef struct {
   arb_pass *pass;
 } pass_walk;
 
-static arb_status forward_backward(arb_trainer *t, void *arg) {
+static arb_status forward(arb_trainer *t, void *arg) {
   (void)t;
-  pass_walk *w = arg;
-  ARB_TRY(arb_model_forward(w->model, w->pass));
+  const pass_walk *w = arg;
+  return arb_model_forward(w->model, w->pass);
+}
+
+static arb_status backward(arb_trainer *t, void *arg) {
+  (void)t;
+  const pass_walk *w = arg;
   return arb_model_backward(w->model, w->pass);
+}
+
+static arb_status forward_backward(arb_trainer *t, void *arg) {
+  ARB_TRY(forward(t, arg));
+  return backward(t, arg);
 }
 
 static arb_status update_all(arb_trainer *t, void *arg) {
@@ -173,6 +185,16 @@ static arb_status run_recorded(arb_trainer *t, void **sequence, arb_status (*wor
     ARB_TRY(end);
   }
   return o->replay(t->be, *sequence);
+}
+
+/* The only batch of a step whose backward pass updates: begun only when the forward pass was finite, since what is updated
+ * cannot be taken back. */
+static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
+  int nonfinite;
+  ARB_TRY(run_recorded(t, &t->batches_recorded[0], forward, w));
+  ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
+  t->sums[SUM_NONFINITE] = nonfinite;
+  return nonfinite ? ARB_OK : run_recorded(t, &t->update_recorded, backward, w);
 }
 
 /* This rank's grains: votes, loss and counts are in the model afterwards. */
@@ -195,13 +217,19 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
                              t->targets + i * r.rows_per_grain));
     ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
     pass_walk w = {m, &p};
-    ARB_TRY(run_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
+    ARB_TRY(m->spec.fused_update ? forward_backward_fused(t, &w)
+                                 : run_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
     for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j] += count;
     done += count;
   }
   int nonfinite;
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
-  t->sums[SUM_NONFINITE] = nonfinite;
+  ARB_REQUIRE(
+      !m->spec.fused_update || !nonfinite, ARB_ERR_NUMERIC,
+      "step %lld: a value is not finite in the backward pass. With train.fused_update = yes some matrices had taken this "
+      "step, so the state in memory is given up; the last checkpoint is intact",
+      (long long)step);
+  t->sums[SUM_NONFINITE] += nonfinite;
   ARB_TRY(t->be->ops.download(t->be, &t->sums[SUM_LOSS], m->loss, sizeof *m->loss));
   return t->be->ops.download(t->be, &t->sums[SUM_COUNT], m->count, sizeof *m->count);
 }
@@ -210,11 +238,20 @@ static double bits_per_byte(int64_t loss_q20, int64_t count) {
   return count ? (double)loss_q20 / 1048576.0 / (double)count / 0.69314718055994531 : 0.0;
 }
 
+/* Sums all ranks' votes and updates this rank's copy of the state. */
+static arb_status sum_and_update(arb_trainer *t) {
+  const arb_state *s = &t->model->state;
+  /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
+  arb_comm *carrier = t->device_comm ? t->device_comm : t->comm;
+  ARB_TRY(arb_comm_all_reduce(carrier, s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+  if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
+  return run_recorded(t, &t->update_recorded, update_all, NULL); /* every grain uses every tensor: the counts never change */
+}
+
 arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   arb_model *m = t->model;
-  arb_state *s = &m->state;
   const int64_t step = t->step + 1;
-  const int slots = SUM_USED + s->tensor_count;
+  const int slots = SUM_USED + m->state.tensor_count;
   memset(t->sums, 0, (size_t)slots * sizeof *t->sums);
   arb_comm_reset_payload(t->comm);
   if (t->device_comm) arb_comm_reset_payload(t->device_comm);
@@ -226,11 +263,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
               (long long)t->step);
-  /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
-  arb_comm *carrier = t->device_comm ? t->device_comm : t->comm;
-  ARB_TRY(arb_comm_all_reduce(carrier, s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
-  if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
-  ARB_TRY(run_recorded(t, &t->update_recorded, update_all, NULL)); /* every grain uses every tensor: the counts never change */
+  if (!m->spec.fused_update) ARB_TRY(sum_and_update(t));
   if (!t->warm && t->be->ops.held(t->be) > t->model->kernel_work + t->model->kernel_scratch)
     arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
             t->model->kernel_work + t->model->kernel_scratch);

@@ -25,6 +25,7 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "train.peak = 0.12",
                                                       "train.warmup = 100",
                                                       "train.vote_bits = 8",
+                                                      "train.fused_update = no",
                                                       "train.log_every = 10",
                                                       "eval.every = 200",
                                                       "eval.sequences = 64",
@@ -62,6 +63,7 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "train.peak=0.12345679",
                                                     "train.warmup=7",
                                                     "train.vote_bits=8",
+                                                    "train.fused_update=yes",
                                                     "train.log_every=1",
                                                     "eval.every=0",
                                                     "eval.sequences=5",
@@ -314,7 +316,14 @@ static void test_rules(void **state) {
   assert_refused(f, "[train]\n\ngrains = 7\n", 3, "train.sequences = 64 is not a multiple of train.grains = 7");
   assert_refused(f, "[train]\nsteps = 50\n", 2, "train.warmup = 100 is more than train.steps = 50");
   assert_refused(f, "[train]\nwarmup = 101\nsteps = 100\n", 2, "train.warmup = 101 is more than train.steps = 100");
+  assert_refused(
+      f, "[run]\ngrains_at_once = 7\n[train]\nfused_update = yes\n", 2,
+      "run.grains_at_once = 7 is less than train.grains = 8, but train.fused_update = yes updates a matrix after one "
+      "batch: expected 0, or all grains");
   arb_config cfg;
+  arb_assert_ok(load(f, &cfg, "[run]\ngrains_at_once = 8\n[train]\nfused_update = yes\n"));
+  arb_assert_ok(arb_config_check_ranks(&cfg, 1));
+  arb_assert_fails(arb_config_check_ranks(&cfg, 2), ARB_ERR_CONFIG, "train.fused_update = yes, but 2 ranks were started");
   arb_assert_ok(load(f, &cfg, "[train]\nwarmup = 100\nsteps = 100\n"));
   assert_set_refused("train.peak=0.25",
                      "--set train.peak=0.25: expected a decimal number above 0 and below 0.25: a step may move an accumulator "

@@ -19,6 +19,14 @@ for place in "${places[@]}"; do
   train "$scratch/$kind" "$kind $ranks" "${few[@]}" $options
   same "$place: resumed at step 6, digest" "0 6 $base" "$rc $(resumed_at) $(digest)" "$(tail -n 30 "$log")"
 done
+# Updates during the backward pass: the same bits, also across a checkpoint, in both directions.
+train "$scratch/fused" one "${few[@]}" --set train.fused_update=yes
+same "train.fused_update: digest" "0 $base" "$rc $(digest)" "$(tail -n 30 "$log")"
+for next in no yes; do
+  rm -rf "$scratch/fused/tiny/checkpoints/step-00000008"
+  train "$scratch/fused" one "${few[@]}" --set train.fused_update=$next
+  same "train.fused_update = $next after a checkpoint: digest" "0 6 $base" "$rc $(resumed_at) $(digest)" "$(tail -n 30 "$log")"
+done
 for command in eval generate audit; do
   rc=0
   "$ARBDIST" "$command" "$config" --set run.dir="$scratch/one" "${few[@]}" >"$log" 2>&1 || rc=$?
