@@ -41,6 +41,9 @@ arb_status arb_backend_validate(const arb_backend *be) {
   ARB_SLOT(vote_rows);
   ARB_SLOT(vote_columns);
   ARB_SLOT(update);
+  ARB_SLOT(pack_trits);
+  ARB_SLOT(unpack_trits);
+  ARB_SLOT(join_rows);
   ARB_SLOT(digest);
 #undef ARB_SLOT
   return ARB_OK;

@@ -36,21 +36,40 @@ typedef struct {
 static inline int64_t arb_rows_count(const arb_rows *r) { return r->rows_per_grain * r->grains; }
 
 /* A stack: matrices that share one input, rows of member i at [begin[i], begin[i + 1]). W[n][k] = 2^(e[n]/8) * T[n][k].
- * A plain matrix is a stack of one member. Pointers borrowed. */
+ * A plain matrix is a stack of one member. Pointers borrowed.
+ * It may be a slice, some rows of a larger stack: init_stack, vote_rows, vote_columns and update take slices, of no row too,
+ * and give each row the numbers that it has in the whole. c and m belong to whole members and are the same in every slice. */
 typedef struct {
   uint32_t id;  /* tensor id: the random numbers' and the digest's name for it */
   int32_t uses; /* how often a grain multiplies by it */
   int32_t members;
   int64_t begin[ARB_MAX_MEMBERS + 1];
-  int64_t n, k;  /* n = begin[members] */
-  uint8_t *code; /* [n][k] state bytes (kernels/common/trit.h) */
-  int8_t *e;     /* [n] row exponents, eighths of an octave */
-  int8_t *p;     /* [n] exponents of the vote unit */
-  int32_t *r;    /* [n] log2 mean square of rows, Q15.16 */
-  int32_t *c;    /* [members][k] the same of columns */
-  int32_t *m;    /* [members] the same of whole matrices */
-  int8_t *votes; /* [n][k] this step's summed votes */
+  int64_t n, k;                   /* n = begin[members] */
+  uint8_t *code;                  /* [n][k] state bytes (kernels/common/trit.h) */
+  int8_t *e;                      /* [n] row exponents, eighths of an octave */
+  int8_t *p;                      /* [n] exponents of the vote unit */
+  int32_t *r;                     /* [n] log2 mean square of rows, Q15.16 */
+  int32_t *c;                     /* [members][k] the same of columns */
+  int32_t *m;                     /* [members] the same of whole matrices */
+  int8_t *votes;                  /* [n][k] this step's summed votes */
+  int64_t first;                  /* a slice: its row 0 is this row of the whole stack */
+  int64_t whole[ARB_MAX_MEMBERS]; /* a slice: rows of the whole members; 0: the rows here are all */
 } arb_stack;
+static inline int64_t arb_stack_member_rows(const arb_stack *w, int member) {
+  return w->whole[member] ? w->whole[member] : w->begin[member + 1] - w->begin[member];
+}
+/* Rows [first, first + count) of a whole stack. Pointers stay those of the whole: the caller sets them. */
+static inline arb_stack arb_stack_slice(const arb_stack *w, int64_t first, int64_t count) {
+  arb_stack s = *w;
+  s.n = count;
+  s.first = first;
+  for (int m = 0; m < w->members; m++) s.whole[m] = w->begin[m + 1] - w->begin[m];
+  for (int m = 0; m <= w->members; m++) {
+    const int64_t at = w->begin[m] - first;
+    s.begin[m] = at < 0 ? 0 : at > count ? count : at;
+  }
+  return s;
+}
 
 /* Work memory of one stack's update. Sums over rows are integers: with sharded state they are reduced over ranks between
  * the slots. */
@@ -171,6 +190,17 @@ typedef struct {
    * non-finite flag is up. */
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
+
+  /* ---- sharded state: what ranks send each other of their rows ----
+   * Rows in blocks: row r lies at (r / per_block) * stride + (r % per_block) * (bytes a row), as an all-gather leaves them. */
+  /* packed[rows][ceil(k / 5)] = trits of code[rows][k], 5 a byte (kernels/common/trit.h). */
+  arb_status (*pack_trits)(arb_backend *be, const uint8_t *code, int64_t rows, int64_t k, uint8_t *packed);
+  /* code[n][k] = state bytes with these trits and A = 0, from packed rows in blocks. */
+  arb_status (*unpack_trits)(arb_backend *be, const uint8_t *packed, int64_t stride, int64_t per_block, int64_t n, int64_t k,
+                             uint8_t *code);
+  /* out[n][row_bytes] = rows in blocks. */
+  arb_status (*join_rows)(arb_backend *be, const void *in, int64_t stride, int64_t per_block, int64_t n, int64_t row_bytes,
+                          void *out);
 
   /* ---- recorded sequences (optional: NULL where calls are cheap anyway) ---- */
   /* Between record_begin and record_end slots are noted, not run; replay runs them again with the same arguments, and with what

@@ -12,6 +12,7 @@
 #define ARB_UNITS 42          /* accumulator units in one trit step; the largest |dA| that lands on a legal pair */
 #define ARB_CODES_PER_TRIT 85 /* accumulator positions of one trit value */
 #define ARB_CODE_ILLEGAL 255
+#define ARB_TRITS_PER_BYTE 5 /* 3^5 = 243 */
 
 ARB_HD int arb_code_trit(uint8_t code) { return (code >= 170) - (code < 85); }
 
@@ -32,6 +33,23 @@ ARB_HD uint8_t arb_code_move(uint8_t code, int da) {
   /* leaves -1 when A > 0, 0 when A > 42 or A < -42, +1 when A < 0: i.e. when A leaves [42T - 42, 42T + 42] */
   t += (a > ARB_UNITS * t + ARB_UNITS) - (a < ARB_UNITS * t - ARB_UNITS);
   return arb_code_make(t, a);
+}
+
+/* Packed trits, what ranks send each other: digit i of a byte, T + 1, counts 3^i. A row begins on a byte; digits past its end
+ * are 0. Derived from codes and never saved. */
+ARB_HD int64_t arb_packed_bytes(int64_t k) { return (k + ARB_TRITS_PER_BYTE - 1) / ARB_TRITS_PER_BYTE; }
+
+ARB_HD uint8_t arb_trits_pack(const uint8_t *code, int count) {
+  int sum = 0;
+  for (int i = count - 1; i >= 0; i--) sum = sum * 3 + arb_code_trit(code[i]) + 1;
+  return (uint8_t)sum;
+}
+
+/* The code with trit i of a byte and A = 0, which every trit allows. */
+ARB_HD uint8_t arb_trits_code(uint8_t packed, int i) {
+  int digits = packed;
+  for (; i > 0; i--) digits /= 3;
+  return arb_code_make(digits % 3 - 1, 0);
 }
 
 #endif

@@ -72,6 +72,7 @@ void arb_cuda_fill_grads(arb_ops *ops);
 void arb_cuda_fill_embedding(arb_ops *ops);
 void arb_cuda_fill_products(arb_ops *ops);
 void arb_cuda_fill_update(arb_ops *ops);
+void arb_cuda_fill_shard(arb_ops *ops);
 void arb_cuda_fill_digest(arb_ops *ops);
 void arb_cuda_fill_record(arb_ops *ops);
 

@@ -266,6 +266,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   arb_cuda_fill_embedding(o);
   arb_cuda_fill_products(o);
   arb_cuda_fill_update(o);
+  arb_cuda_fill_shard(o);
   arb_cuda_fill_digest(o);
   *out = be;
   return ARB_OK;

@@ -39,7 +39,7 @@ static __global__ void init_kernel(const arb_cuda_step *step, arb_stack w) {
   __syncthreads();
   int32_t mine = 0;
   for (int64_t k = threadIdx.x; k < w.k; k += blockDim.x) {
-    const uint8_t code = arb_init_code(arb_init_normal(step->seed, w.id, n * arb_pad8(w.k) + k));
+    const uint8_t code = arb_init_code(arb_init_normal(step->seed, w.id, (w.first + n) * arb_pad8(w.k) + k));
     w.code[n * w.k + k] = code;
     mine += arb_code_trit(code) != 0;
   }

@@ -4,6 +4,10 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/work_bytes.h"
 
+static __device__ __forceinline__ int64_t member_rows(const arb_stack &w, int m) {
+  return w.whole[m] ? w.whole[m] : w.begin[m + 1] - w.begin[m];
+}
+
 static __device__ __forceinline__ int member_of(const arb_stack &w, int64_t row) {
   int m = 0;
   while (row >= w.begin[m + 1]) m++;
@@ -52,6 +56,7 @@ static __global__ void vote_rows_kernel(const __grid_constant__ arb_stack w, arb
 static arb_status vote_rows(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   arb_cuda *c = arb_cuda_of(be);
   ARB_CUDA_LAUNCH(c, "vote_rows (clear)", clear_range_kernel, 1, 32, 0, *work, w->members);
+  if (w->n == 0) return ARB_OK;
   auto kernel = w->k % 16 == 0 && arb_cuda_aligned(w->votes, 16) ? vote_rows_kernel<true> : vote_rows_kernel<false>;
   ARB_CUDA_LAUNCH(c, "vote_rows", kernel, (unsigned)arb_cuda_ceil(w->n, 4), 128, 0, *w, *work);
   return ARB_OK;
@@ -115,6 +120,7 @@ static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_up
   const int64_t columns = w->members * w->k;
   ARB_CUDA_LAUNCH(c, "vote_columns (clear)", clear_columns_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work,
                   columns, w->members);
+  if (w->n == 0) return ARB_OK;
   const bool wide = w->k % 4 == 0 && arb_cuda_aligned(w->votes, 4);
   auto kernel = wide ? vote_columns_kernel<4> : vote_columns_kernel<1>;
   const dim3 grid((unsigned)arb_cuda_ceil(w->k, wide ? 512 : 128) + 1, (unsigned)arb_cuda_ceil(w->n, STRIP));
@@ -144,7 +150,7 @@ static __global__ void __launch_bounds__(128) statistics_kernel(const __grid_con
   if (*a.nonfinite) return;
   if (blockIdx.x < columns) {
     const int m = (int)blockIdx.y;
-    const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = w.begin[m + 1] - w.begin[m];
+    const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = member_rows(w, m);
     const bool seen = a.work.top[m] != INT32_MIN;
     const int32_t unit = seen ? a.work.top[m] * 2 * 65536 : 0;
     const uint64_t msum = a.work.msum[m];
@@ -203,7 +209,7 @@ static __global__ void __launch_bounds__(256) codes_kernel(const __grid_constant
     const float *column = a.column + member_of(w, n) * w.k + k;
     const int8_t *votes = w.votes + n * w.k + k;
     uint8_t *code = w.code + n * w.k + k;
-    const arb_philox_block r = arb_philox(key, (uint32_t)i, w.id, a.step->step, 0);
+    const arb_philox_block r = arb_philox(key, (uint32_t)(w.first * per_row + i), w.id, a.step->step, 0);
     int8_t v[8] = {};
     uint8_t c[8] = {};
     float f[8] = {};
@@ -267,7 +273,7 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   a.nonfinite = c->nonfinite;
   const unsigned blocks = (unsigned)arb_cuda_ceil(w->k, 128);
   const dim3 grid(blocks + (unsigned)arb_cuda_ceil(w->n, 128), (unsigned)w->members);
-  ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks);
+  ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks); /* C and M without a row too */
   auto kernel =
       w->k % 8 == 0 && arb_cuda_aligned(w->votes, 8) && arb_cuda_aligned(w->code, 8) ? codes_kernel<true> : codes_kernel<false>;
   ARB_CUDA_LAUNCH(c, "update (codes)", kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 256, 8), 256, 0, a);

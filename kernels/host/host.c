@@ -96,7 +96,9 @@ static arb_status host_profile(arb_backend *be, int index, int reset, const char
                                                      "vote_rows",
                                                      "vote_columns",
                                                      "update",
-                                                     "init_stack"};
+                                                     "init_stack",
+                                                     "pack_trits",
+                                                     "unpack_trits"};
   arb_host *host = arb_host_of(be);
   if (reset) {
     memset(host->seconds, 0, sizeof host->seconds);
@@ -503,5 +505,6 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->mlgru_backward = mlgru_backward;
   o->glu_norm_backward = glu_norm_backward;
   arb_host_fill_embedding(o);
+  arb_host_fill_shard(o);
   arb_host_fill_update(o);
 }

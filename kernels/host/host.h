@@ -33,6 +33,8 @@ typedef enum {
   ARB_HOST_VOTE_COLUMNS,
   ARB_HOST_UPDATE,
   ARB_HOST_INIT,
+  ARB_HOST_PACK_TRITS,
+  ARB_HOST_UNPACK_TRITS,
   ARB_HOST__COUNT
 } arb_host_op;
 
@@ -83,9 +85,10 @@ void arb_host_run(arb_host *host, arb_host_op op, int64_t total, int64_t chunk, 
 double arb_host_clock(void);
 void arb_host_count(arb_host *host, arb_host_op op, double start);
 void *arb_host_aligned_alloc(size_t bytes);
-/* Slots that need more than a walk over rows: embedding.c, update.c of this folder. */
+/* Slots that need more than a walk over rows: embedding.c, update.c, shard.c of this folder. */
 void arb_host_fill_embedding(arb_ops *ops);
 void arb_host_fill_update(arb_ops *ops);
+void arb_host_fill_shard(arb_ops *ops);
 arb_row_env arb_host_env(arb_backend *be, const arb_rows *r);
 static inline arb_host *arb_host_of(arb_backend *be) { return (arb_host *)be->ctx; }
 

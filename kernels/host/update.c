@@ -19,7 +19,7 @@ static void init_task(void *arg, int64_t begin, int64_t end, int worker) {
   for (int64_t n = begin; n < end; n++) {
     int64_t nnz = 0;
     for (int64_t k = 0; k < w->k; k++) {
-      const uint8_t code = arb_init_code(arb_init_normal(a->seed, w->id, n * arb_pad8(w->k) + k));
+      const uint8_t code = arb_init_code(arb_init_normal(a->seed, w->id, (w->first + n) * arb_pad8(w->k) + k));
       w->code[n * w->k + k] = code;
       nnz += arb_code_trit(code) != 0;
     }
@@ -103,7 +103,7 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   ARB_TRY(arb_host_work(host, (size_t)(w->members * w->k) * sizeof(float), &memory));
   float *column = memory;
   for (int m = 0; m < w->members; m++) {
-    const int64_t rows = w->begin[m + 1] - w->begin[m];
+    const int64_t rows = arb_stack_member_rows(w, m);
     const int seen = work->top[m] != INT32_MIN;
     const int32_t unit = seen ? work->top[m] * 2 * 65536 : 0;
     w->m[m] = arb_stat_next(

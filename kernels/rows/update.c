@@ -69,7 +69,7 @@ static void update_rows(const arb_update_args *a, int64_t begin, int64_t end, ar
       const float *column = a->column + m * w->k;
       const int8_t *v = w->votes + n * w->k;
       uint8_t *code = w->code + n * w->k;
-      a->env.draws(key, w->id, a->env.step, 0, n * arb_pad8(w->k), w->k, tmp->draws);
+      a->env.draws(key, w->id, a->env.step, 0, (w->first + n) * arb_pad8(w->k), w->k, tmp->draws);
       int32_t row_flips, row_saturated;
       move_row(v, row, column, -a->eta_units, tmp->draws, w->k, code, &row_flips, &row_saturated);
       flips += row_flips;

@@ -437,6 +437,83 @@ static arb_status run_update(arb_backend *be, const problem *p, void *const *o) 
   return be->ops.update(be, &w, &work, p->used, p->vmax, o[10]);
 }
 
+/* The same on a few rows, perhaps none, as a slice of the stack: what other ranks would add is there already. */
+static arb_stack some_rows(const problem *p) {
+  const int64_t count = (int64_t)(p->seed % (uint64_t)(p->w.n + 1)),
+                first = (int64_t)((p->seed >> 32) % (uint64_t)(p->w.n - count + 1));
+  return arb_stack_slice(&p->w, first, count);
+}
+static int plan_update_slice(const problem *p, output *o) {
+  const arb_stack w = some_rows(p);
+  plan_update(p, o);
+  o[0] = state_of(NULL, w.n, 8);
+  o[5] = state_of(w.code + w.first * w.k, w.n * w.k, 1);
+  o[6] = state_of(w.p + w.first, w.n, 1);
+  o[7] = state_of(w.r + w.first, w.n, 4);
+  return 11;
+}
+static arb_status run_update_slice(arb_backend *be, const problem *p, void *const *o) {
+  const arb_update_work work = {o[0], o[1], o[2], o[3], o[4]};
+  arb_stack w = some_rows(p);
+  w.votes += w.first * w.k;
+  w.code = o[5];
+  w.p = o[6];
+  w.r = o[7];
+  w.c = o[8];
+  w.m = o[9];
+  ARB_TRY(be->ops.vote_rows(be, &w, &work));
+  for (int m = 0; m < w.members; m++) work.top[m] = work.top[m] < 5 ? 5 : work.top[m];
+  ARB_TRY(be->ops.vote_columns(be, &w, &work));
+  for (int m = 0; m < w.members; m++) work.msum[m] += 1000000;
+  for (int64_t i = 0; i < w.members * w.k; i++) work.csum[i] += (uint64_t)i << 20;
+  return be->ops.update(be, &w, &work, p->used, p->vmax, o[10]);
+}
+
+static int plan_init_slice(const problem *p, output *o) {
+  const arb_stack w = some_rows(p);
+  plan_init(p, o);
+  o[0] = state_of(NULL, w.n * w.k, 1);
+  o[1] = o[2] = state_of(NULL, w.n, 1);
+  o[3] = state_of(NULL, w.n, 4);
+  return 6;
+}
+static arb_status run_init_slice(arb_backend *be, const problem *p, void *const *o) {
+  arb_stack w = some_rows(p);
+  w.code = o[0];
+  w.e = o[1];
+  w.p = o[2];
+  w.r = o[3];
+  w.c = o[4];
+  w.m = o[5];
+  return be->ops.init_stack(be, &w);
+}
+
+static int plan_pack(const problem *p, output *o) {
+  o[0] = state_of(NULL, p->w.n * ((p->w.k + 4) / 5), 1);
+  return 1;
+}
+static arb_status run_pack(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.pack_trits(be, p->w.code, p->w.n, p->w.k, o[0]);
+}
+
+/* Blocks of a third of the rows with a gap behind each, in whatever bytes the votes are. */
+static int plan_unpack(const problem *p, output *o) {
+  o[0] = state_of(NULL, p->w.n * p->w.k, 1);
+  return p->w.k > 9;
+}
+static arb_status run_unpack(arb_backend *be, const problem *p, void *const *o) {
+  const int64_t width = (p->w.k + 4) / 5, per_block = p->w.n / 3 + 1;
+  return be->ops.unpack_trits(be, (const uint8_t *)p->w.votes, per_block * width + p->w.k / 5, per_block, p->w.n, p->w.k, o[0]);
+}
+static int plan_join(const problem *p, output *o) {
+  o[0] = state_of(NULL, p->w.n * (p->w.k / 2), 1);
+  return p->w.k > 9;
+}
+static arb_status run_join_blocks(arb_backend *be, const problem *p, void *const *o) {
+  const int64_t width = p->w.k / 2, per_block = p->w.n / 3 + 1;
+  return be->ops.join_rows(be, p->w.votes, per_block * width + p->w.k / 9, per_block, p->w.n, width, o[0]);
+}
+
 static int plan_digest(const problem *p, output *o) {
   (void)p;
   o[0] = state_of(NULL, 1, sizeof(arb_u128));
@@ -475,6 +552,11 @@ const slot slots[] = {
     {"glu_norm_backward", plan_pair_back, run_glu_back},
     {"mlgru_backward", plan_pair_back, run_scan_back},
     {"vote_rows, vote_columns, update", plan_update, run_update},
+    {"vote_rows, vote_columns, update of a slice", plan_update_slice, run_update_slice},
+    {"init_stack of a slice", plan_init_slice, run_init_slice},
+    {"pack_trits", plan_pack, run_pack},
+    {"unpack_trits", plan_unpack, run_unpack},
+    {"join_rows", plan_join, run_join_blocks},
     {"digest", plan_digest, run_digest},
 };
 const size_t slot_count = sizeof slots / sizeof *slots;
