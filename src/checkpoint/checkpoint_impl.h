@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "src/checkpoint/checkpoint.h"
+#include "src/checkpoint/hdf5_lock.h"
 
 enum {
   ARB_CKPT_VERSION = 1,
@@ -41,11 +42,6 @@ typedef struct {
 
 /* ---- hdf5.c: the library, under one lock ------------------------------------------------------------------------------ */
 
-/* HDF5 need not be built thread-safe and its settings are per process, so every use of it is between these two. */
-void arb_ckpt_h5_lock(void);
-void arb_ckpt_h5_unlock(void);
-/* The operating system's or HDF5's reason of the last failure. Static buffer: use it before the unlock. */
-const char *arb_ckpt_h5_reason(void);
 /* A file access list for both directions, or a negative id. in_memory: for a Linux memory file, whose name under /proc is a
  * link to nowhere; the sec2 driver wants to resolve it, the stdio driver does not. */
 hid_t arb_ckpt_h5_access(bool in_memory);
