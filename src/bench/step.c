@@ -62,6 +62,19 @@ static arb_status print_operations(const arb_trainer *t, int steps, double total
   return ARB_OK;
 }
 
+/* What is held for a weight, by the backend's own count and, on a device, by the driver's. */
+static void print_memory(const arb_trainer *t, FILE *out) {
+  const double weights = (double)arb_state_weights(&t->model->state);
+  const size_t held = t->be->allocated + t->be->ops.held(t->be);
+  size_t available, total;
+  fprintf(out, "memory: %.0f ternary weights; %zu bytes held, %.4f a weight; %zu planned", weights, held,
+          (double)held / weights, t->planned);
+  if (t->be->on_device && t->be->ops.memory(t->be, &available, &total) == ARB_OK)
+    fprintf(out, "; %zu of %zu bytes of the device in use, %.4f a weight", total - available, total,
+            (double)(total - available) / weights);
+  fprintf(out, "\n");
+}
+
 arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
   arb_step_result r;
   double *seconds = calloc((size_t)steps, sizeof *seconds);
@@ -81,6 +94,7 @@ arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
   fprintf(out, "step: %s, %d rank%s, %d threads a rank; median of %d: %.1f ms (%.1f - %.1f), %.1f kB/s\n", t->be->ops.name,
           t->comm->size, t->comm->size == 1 ? "" : "s", arb_backend_threads(t->be), steps, 1e3 * median, 1e3 * seconds[0],
           1e3 * seconds[steps - 1], bytes / median / 1e3);
+  print_memory(t, out);
   if (t->be->ops.profile) st = print_operations(t, steps, total, out);
 out:
   free(seconds);

@@ -45,6 +45,18 @@ static arb_status build_sequence(arb_model *m, arb_module **out) {
   return arb_sequence_create("sequence", m->parts, rows, c->dim, out);
 }
 
+/* Blocks of eight random numbers are told apart by 32 bits: more elements than 2^35 would repeat them. */
+static arb_status countable(const arb_model *m, const arb_tensor *t) {
+  const int64_t most = (int64_t)1 << 35, k = arb_pad8(t->w.k), n = arb_pad8(t->w.n), uses = t->w.uses;
+  ARB_REQUIRE(t->w.n <= most / k, ARB_ERR_CONFIG, "%s: %lld x %lld weights; random numbers tell 2^35 of a stack apart", t->name,
+              (long long)t->w.n, (long long)t->w.k);
+  ARB_REQUIRE(m->spec.rows_per_grain <= most / (uses * n), ARB_ERR_CONFIG,
+              "%s: %lld rows a grain of %lld columns; random numbers tell 2^35 of a grain's gradients apart: set more "
+              "train.grains, or fewer train.sequences",
+              t->name, (long long)m->spec.rows_per_grain, (long long)t->w.n);
+  return ARB_OK;
+}
+
 static arb_status build(arb_model *m) {
   const arb_model_spec *c = &m->spec;
   char name[ARB_NAME_CHARS];
@@ -66,6 +78,7 @@ static arb_status build(arb_model *m) {
   ARB_TRY(arb_byte_head_create("head", c->dim, ARB_VOCABULARY, &m->modules[*n]));
   ++*n;
   for (int i = 0; i < m->module_count; i++) ARB_TRY(m->modules[i]->ops->declare(m->modules[i], &m->state));
+  for (int i = 0; i < m->state.tensor_count; i++) ARB_TRY(countable(m, m->state.tensors[i]));
   m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
   ARB_REQUIRE(m->fused.done, ARB_ERR_NOMEM, "out of host memory");
   return ARB_OK;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # memory.sh: plan, and what happens when memory runs out: the table in the message, exit code 7, nothing begun.
 . "$(dirname "$0")/../train/run.sh"
+root=$(cd "$here/../.." && pwd)
 command_line() { rc=0; "$@" >"$log" 2>&1 </dev/null || rc=$?; }
 
 command_line "$ARBDIST" plan "$config" --assume-ranks 3 --set run.device=cuda --set run.dir="$scratch/none"
@@ -24,6 +25,17 @@ command_line "$ARBDIST" plan "$config" "${few[@]}"
 sum=$(awk '/^  sum/ { printf "%.1f", $2 / 1e6; exit }' "$log")
 train "$scratch/runs" one "${few[@]}"
 contains "a run prints its plan before step 1" "$(plain "$log" | sed '/^step 1/,$d')" "^memory: .* on rank 0, $sum MB: state 0\.1, votes" '^wire: 1\.0'
+
+# The path of configs/large.ini with a small model: no votes but those of one matrix, and as much held as planned.
+small=(--set model.dim=64 --set model.embed_channels=32 --set model.layers=3 --set model.glu_hidden=96 --set train.context=64
+  --set run.device=cpu --set run.threads=1)
+command_line "$ARBDIST" bench step "$root/configs/large.ini" "${small[@]}"
+held=$(sed -nE 's/.* ([0-9]+) bytes held.* ([0-9]+) planned.*/\1 \2/p' "$log")
+[ -n "$held" ] && [ "${held% *}" = "${held#* }" ] && pass "bench step of large.ini: holds what was planned" ||
+  fail "bench step of large.ini" "$(cat "$log")"
+command_line "$ARBDIST" plan "$root/configs/large.ini" "${small[@]}"
+same "large.ini: the plan's sum, and votes of the largest stack alone" "${held#* } 19200" \
+  "$(awk '/^  sum/ { print $2; exit }' "$log") $(awk '/^  votes/ { print $2; exit }' "$log")"
 
 # More than the machine has: refused before anything is allocated.
 huge=(--set model.dim=65536 --set model.layers=1000)
