@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 36,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 40,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -59,6 +59,10 @@ typedef struct arb_config {
   struct {
     char train[ARB_CONFIG_TEXT], valid[ARB_CONFIG_TEXT]; /* "" = not given */
   } data;
+  struct {
+    char dino[ARB_CONFIG_TEXT], moonshine[ARB_CONFIG_TEXT]; /* "" = not given; "synthetic" */
+    bool conv_int8, embed_int8;
+  } sidecars;
   struct {
     int64_t steps, sequences, context, grains;
     float peak; /* trit steps */

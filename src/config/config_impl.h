@@ -16,7 +16,8 @@ typedef enum {
 
 enum {
   ARB_CONFIG_IDENTITY = 1, /* part of arb_config_identity */
-  ARB_CONFIG_FOLDER = 2    /* text that names one folder */
+  ARB_CONFIG_FOLDER = 2,   /* text that names one folder */
+  ARB_CONFIG_SYNTHETIC = 4 /* a path, or the word "synthetic" */
 };
 
 /* One allowed word of an ENUM. */

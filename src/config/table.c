@@ -57,6 +57,16 @@ const arb_config_row arb_config_rows[] = {
     {TEXT(data, train, ARB_CONFIG_PATH, ""), .meaning = "training text; needed by train"},
     {TEXT(data, valid, ARB_CONFIG_PATH, ""), .meaning = "validation text; needed by train and eval"},
 
+    {TEXT(sidecars, dino, ARB_CONFIG_PATH, ""), .flags = ARB_CONFIG_SYNTHETIC,
+     .meaning =
+         "DINOv2-small, the encoder of images: a HuggingFace folder, a weight file, or synthetic (./synthetic is a folder)"},
+    {TEXT(sidecars, moonshine, ARB_CONFIG_PATH, ""), .flags = ARB_CONFIG_SYNTHETIC,
+     .meaning = "Moonshine-base, the encoder of speech: a HuggingFace folder, a weight file, or synthetic"},
+    {FLAG(sidecars, conv_int8, false),
+     .meaning = "hold one- and three-dimensional convolutions in int8 too; the published scheme leaves them in float"},
+    {FLAG(sidecars, embed_int8, false),
+     .meaning = "hold Moonshine's token table in int8 too; the published scheme leaves it in float"},
+
     {INT(train, steps, 800, 1, MANY, 1), .flags = IDENTITY, .unit = "steps",
      .meaning = "length of the run and of its schedule"},
     {INT(train, sequences, 64, 1, MEBI, 1), .flags = IDENTITY, .unit = "sequences a step",

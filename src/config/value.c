@@ -167,7 +167,7 @@ static bool read_text(const arb_config_row *row, const char *text, const char *f
       snprintf(reason, reason_size, "'~' and '$' are not expanded in paths; write the path out");
       return false;
     }
-    if (plain[0] != '/') {
+    if (plain[0] != '/' && !((row->flags & ARB_CONFIG_SYNTHETIC) && strcmp(plain, "synthetic") == 0)) {
       if (folder[0] == '\0') {
         snprintf(reason, reason_size, "a relative path, but the folder that it starts from is unknown");
         return false;
@@ -402,7 +402,8 @@ void arb_config_expected(const arb_config_row *row, char *out, size_t size) {
                            (row->flags & ARB_CONFIG_FOLDER) ? "a folder name (no '/', no leading '.')" : "text", row->size - 1);
       break;
     case ARB_CONFIG_PATH:
-      n = (size_t)snprintf(out, size, "expected a path of at most %zu bytes", row->size - 1);
+      n = (size_t)snprintf(out, size, "expected a path of at most %zu bytes%s", row->size - 1,
+                           (row->flags & ARB_CONFIG_SYNTHETIC) ? ", or the word synthetic" : "");
       break;
   }
   if (row->why != NULL && n < size) snprintf(out + n, size - n, ": %s", row->why);

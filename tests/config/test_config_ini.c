@@ -126,9 +126,9 @@ static void test_unreadable(void **state) {
 static void test_sections(void **state) {
   folder *f = *state;
   assert_refused(f, "[trian]\nsteps = 9\n", 1, "unknown section [trian]; did you mean [train]?");
-  assert_refused(
-      f, "\n[zebra]\nsteps = 9\n", 2,
-      "unknown section [zebra]; sections are [run] [model] [data] [train] [eval] [sample] [checkpoint] [dist] [debug]");
+  assert_refused(f, "\n[zebra]\nsteps = 9\n", 2,
+                 "unknown section [zebra]; sections are [run] [model] [data] [sidecars] [train] [eval] [sample] [checkpoint] "
+                 "[dist] [debug]");
   assert_refused(f, "[]\nsteps = 9\n", 1, "unknown section []; sections are");
   assert_refused(f, "[ train ]\nsteps = 9\n", 1, "unknown section [ train ]; did you mean [train]?");
   assert_refused(f, "[Train]\n", 1, "unknown section [Train]; did you mean [train]?");

@@ -258,6 +258,14 @@ static void test_paths(void **state) {
   snprintf(want, sizeof want, "%s/d/y ", here);
   assert_string_equal(cfg.data.train, want);
   assert_string_equal(arb_config_origin(&cfg, "data.train"), "--set data.train");
+  /* One word is not a path, where the key says so. */
+  arb_assert_ok(set(&cfg, "sidecars.dino=synthetic"));
+  assert_string_equal(cfg.sidecars.dino, "synthetic");
+  arb_assert_ok(set(&cfg, "sidecars.dino=./synthetic"));
+  snprintf(want, sizeof want, "%s/synthetic", here);
+  assert_string_equal(cfg.sidecars.dino, want);
+  arb_assert_ok(set(&cfg, "data.train=synthetic"));
+  assert_string_equal(cfg.data.train, want);
   arb_assert_ok(set(&cfg, "data.train="));
   assert_string_equal(cfg.data.train, "");
 }
