@@ -129,6 +129,7 @@ arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_back
     default:
       st = ARB_FAIL(ARB_ERR_ARG, "command %d", (int)args->command);
   }
+  if (st == ARB_ERR_COMM && be->on_device) return st; /* its memory cannot be freed while it waits for a lost peer */
   arb_trainer_destroy(&t);
   return st;
 }

@@ -54,6 +54,7 @@ typedef struct {
   const arb_args *args;
   const arb_config *cfg;
   FILE *out;
+  arb_watchdog *dog; /* NULL: ranks as threads are not watched */
 } job;
 
 /* One rank's work. Collective. */
@@ -64,7 +65,9 @@ static arb_status body(arb_comm *comm, void *arg) {
   arb_comm *device_comm = NULL;
   arb_status st = arb_comm_agree(comm, arb_config_check_ranks(j->cfg, comm->size));
   if (st == ARB_OK) st = arb_device_open(j->cfg, comm, &be, &device_comm);
+  if (st == ARB_OK && device_comm && j->dog) st = arb_comm_agree(comm, arb_watchdog_attach(j->dog, device_comm));
   if (st == ARB_OK) st = arb_command_run(j->args, j->cfg, be, comm, device_comm, &stop_requested, out);
+  if (st == ARB_ERR_COMM && device_comm) return st; /* a device that waits for a lost peer cannot be closed */
   arb_comm_destroy(&device_comm);
   arb_backend_destroy(&be);
   return st;
@@ -106,7 +109,7 @@ static void report_early(arb_status st) {
   report(st);
 }
 
-static arb_status run_with_comm(const job *j, int *argc, char ***argv, int *reported) {
+static arb_status run_with_comm(job *j, int *argc, char ***argv, int *reported) {
   arb_comm *comm = NULL;
   arb_watchdog *dog = NULL;
   arb_status st;
@@ -135,10 +138,14 @@ static arb_status run_with_comm(const job *j, int *argc, char ***argv, int *repo
   st = arb_watchdog_create((double)j->cfg->dist.timeout_s, on_silence, NULL, &dog);
   if (st == ARB_OK) st = arb_watchdog_attach(dog, comm);
   st = arb_comm_agree(comm, st);
-  if (st == ARB_OK) st = body(comm, (void *)(uintptr_t)j);
+  j->dog = dog;
+  if (st == ARB_OK) st = body(comm, j);
   /* Every rank leaves with the same code, and one of them says why: the one that the ranks agreed on, or, where nothing could
    * be agreed, each for itself. */
   if (comm->blamed < 0 || comm->blamed == comm->rank) report(st);
+#ifdef ARB_WITH_MPI
+  if (st == ARB_ERR_COMM && use_mpi) arb_comm_mpi_abort(exit_code(st)); /* a broken transport cannot be closed in order */
+#endif
   arb_watchdog_destroy(&dog);
   arb_comm_destroy(&comm);
   return st;
@@ -161,12 +168,12 @@ int main(int argc, char **argv) {
       struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
       sigaction(SIGUSR1, &action, NULL);
       sigaction(SIGTERM, &action, NULL);
-      const job j = {&args, &cfg, stdout};
+      job j = {&args, &cfg, stdout, NULL};
       if (args.command == ARB_COMMAND_PLAN) {
         if (launcher_rank() == 0) st = arb_command_plan(&args, &cfg, stdout);
         report(st);
       } else if (args.loopback > 0) {
-        st = arb_loopback_run(args.loopback, body, (void *)(uintptr_t)&j);
+        st = arb_loopback_run(args.loopback, body, &j);
         report(st);
       } else {
         int reported = 0;

@@ -161,6 +161,9 @@ static arb_status unshare(arb_comm *c, void *base) {
 
 static void destroy(arb_comm *c) {
   mpi_state *s = c->ctx;
+  for (int i = 0; i < ARB_COMM_SHARED; i++)
+    if (s->shared[i].base != NULL)
+      MPI_Win_free(&s->shared[i].window); /* blocks nobody gave back, in the same order everywhere */
   if (s->board != MPI_WIN_NULL) MPI_Win_free(&s->board);
   if (s->node != MPI_COMM_NULL) MPI_Comm_free(&s->node);
   if (s->world != MPI_COMM_NULL) MPI_Comm_free(&s->world);

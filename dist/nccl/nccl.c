@@ -6,6 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "dist/board_impl.h"
+#include "dist/nccl/version.h"
+
 typedef struct {
   ncclComm_t comm;
   cudaStream_t stream;
@@ -98,7 +101,8 @@ static arb_status barrier(arb_comm *c) {
 static void destroy(arb_comm *c) {
   nccl_state *s = c->ctx;
   if (s) {
-    if (s->comm) (void)ncclCommDestroy(s->comm);
+    /* With a collective still running a peer is gone, and both ways of closing may wait for it: the process ends instead. */
+    if (s->comm && cudaStreamQuery(s->stream) != cudaErrorNotReady) (void)ncclCommDestroy(s->comm);
     free(s);
   }
   free(c);
@@ -117,6 +121,28 @@ static arb_status distinct_devices(arb_comm *host, int device) {
   return st;
 }
 
+/* The library that was found must do, on every rank: a mismatch would show as a hang or a crash inside a collective. */
+static arb_status same_version(arb_comm *host) {
+  int version = 0;
+  const arb_status mine = check(ncclGetVersion(&version), NULL, "ncclGetVersion");
+  int64_t found = version, *all = calloc((size_t)host->size, sizeof *all);
+  arb_status st = mine != ARB_OK ? mine : all ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
+  st = arb_comm_agree(host, st);
+  if (st == ARB_OK) st = arb_comm_all_gather(host, &found, all, 1, ARB_I64, ARB_TRAFFIC_CONTROL);
+  if (st == ARB_OK) st = arb_comm_agree(host, arb_nccl_check_versions(NCCL_VERSION_CODE, all, host->rank, host->size));
+  free(all);
+  return st;
+}
+
+/* A board of its own, so that a report can name the rank that does not come to a collective of this communicator. */
+static arb_status open_board(arb_comm *host, arb_comm *c) {
+  void *base = NULL;
+  ARB_TRY(arb_comm_share(host, (size_t)host->local_size * sizeof(arb_board_slot), &base));
+  c->board = base; /* goes with the host communicator, which outlives this one */
+  arb_board_init(&c->board[host->local_rank], host->rank);
+  return arb_comm_barrier(host);
+}
+
 arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_comm **out) {
   static const arb_comm_ops ops = {"nccl", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy, NULL, NULL};
   *out = NULL;
@@ -127,6 +153,7 @@ arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_co
   arb_status st = c && s ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "communicator: out of memory");
   if (c) c->ctx = s;
   st = arb_comm_agree(host, st);
+  if (st == ARB_OK) st = same_version(host);
   if (st == ARB_OK) st = arb_comm_agree(host, distinct_devices(host, device));
   if (st == ARB_OK) st = arb_comm_agree(host, host->rank == 0 ? check(ncclGetUniqueId(&id), NULL, "ncclGetUniqueId") : ARB_OK);
   if (st == ARB_OK) st = arb_comm_broadcast(host, &id, (int64_t)sizeof id, ARB_U8, 0, ARB_TRAFFIC_CONTROL);
@@ -141,6 +168,7 @@ arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_co
     if (st == ARB_OK) st = check(ncclCommInitRank(&s->comm, c->size, id, c->rank), NULL, "ncclCommInitRank");
     st = arb_comm_agree(host, st);
   }
+  if (st == ARB_OK) st = arb_comm_agree(host, open_board(host, c));
   if (st != ARB_OK) {
     if (c) destroy(c);
     return st;

@@ -95,6 +95,12 @@ for pair in cpu:cuda cuda:cpu; do
   same "killed on $a, $(grep -o 'resumed at step [0-9]*' "$logs/resume-$a-2.log" || echo 'NOT resumed'), on $b" "$(digest_of "$logs/run-straight-$a.log")" "$(digest_of "$logs/resume-$a-2.log")"
 done
 
+# ---- memory and bad luck
+"$here/large.sh" "$build" "$root" "$logs" >"$logs/large.log" 2>&1
+note "$(cat "$logs/large.log")"
+read -r p f s <<<"$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/large.log" | tail -n 1)"
+if [ -n "${p:-}" ]; then passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)); else fail "large.sh"; fi
+
 # ---- speed
 if [ "$quick" -eq 0 ]; then
   books=(--set run.dir="$scratch/runs" --set run.device=cuda)
