@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "src/base/status.h"
 
@@ -83,6 +84,8 @@ typedef struct {
   char digest[ARB_SIDECAR_DIGEST];      /* XXH3-128 of model, options and block: what features depend on */
 } arb_sidecar_report;
 
+/* The report as a table: tensors, parameters, modules and bytes by class, and the digests. */
+void arb_sidecar_print(const arb_sidecar_report *r, FILE *out);
 /* "linear", "conv1d", ... */
 const char *arb_sidecar_class_name(arb_sidecar_class c);
 

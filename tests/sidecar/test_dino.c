@@ -1,8 +1,10 @@
 /* DINOv2-small at full size with synthetic weights, against values of the original implementation. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/dense/dense.h"
 #include "src/sidecar/sidecar.h"
 #include "src/sidecar/source.h"
 #include "tests/sidecar/published.h"
@@ -77,11 +79,40 @@ static void test_int8(void **state) {
   compare_whole("dino_input.dino_int8.f32", hidden);
 }
 
+/* The same bits for any number of threads, on every level, and whatever was encoded before. */
+static void test_same_bits(void **state) {
+  (void)state;
+  static float again[TOKENS * WIDTH], patches[ARB_DINO_PATCHES * WIDTH], upside_down[PIXELS];
+  static const arb_sidecar_options others[] = {{.threads = 1}, {.threads = 3}, {.threads = 2, .isa = "avx2"}};
+  run(&(arb_sidecar_options){.threads = 2}, hidden);
+  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+    if (others[i].isa && arb_dense_pick(others[i].isa) == NULL) continue;
+    arb_dino *d = NULL;
+    arb_assert_ok(arb_dino_open(ARB_SIDECAR_SYNTHETIC, &others[i], &d));
+    for (int64_t j = 0; j < PIXELS; j++) upside_down[j] = pixels[PIXELS - 1 - j];
+    arb_assert_ok(arb_dino_hidden(d, upside_down, again));
+    assert_true(published_difference(again, hidden, TOKENS * WIDTH) > 0.1);
+    arb_assert_ok(arb_dino_hidden(d, pixels, again));
+    assert_memory_equal(again, hidden, sizeof hidden);
+    arb_assert_ok(arb_dino_features(d, pixels, patches));
+    assert_memory_equal(patches, hidden + WIDTH, sizeof patches);
+    arb_dino_destroy(&d);
+  }
+}
+
+static void test_not_finite(void **state) {
+  (void)state;
+  arb_dino *d = NULL;
+  arb_assert_ok(arb_dino_open(ARB_SIDECAR_SYNTHETIC, &(arb_sidecar_options){.threads = 2}, &d));
+  pixels[77] = NAN;
+  arb_assert_fails(arb_dino_hidden(d, pixels, hidden), ARB_ERR_NUMERIC, "pixels: value 77");
+  arb_dino_destroy(&d);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_float),
-      cmocka_unit_test(test_old_positions),
-      cmocka_unit_test(test_int8),
+      cmocka_unit_test(test_float),     cmocka_unit_test(test_old_positions), cmocka_unit_test(test_int8),
+      cmocka_unit_test(test_same_bits), cmocka_unit_test(test_not_finite),
   };
   return cmocka_run_group_tests(tests, fill_inputs, NULL);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/dense/dense.h"
 #include "src/sidecar/sidecar.h"
 #include "src/sidecar/source.h"
 #include "tests/sidecar/published.h"
@@ -112,6 +113,57 @@ static void test_int8(void **state) {
   arb_moonshine_destroy(&m);
 }
 
+/* Greedy decoding, one token at a time over kept keys and values, picks what the whole sequence's logits say. */
+static void test_transcribe(void **state) {
+  (void)state;
+  enum { MOST_TOKENS = 6 };
+  static float whole[VOCABULARY];
+  int32_t ids[MOST_TOKENS + 1] = {1}, again[ARB_MOONSHINE_POSITIONS];
+  int64_t count = 0;
+  arb_moonshine *m = NULL;
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &(arb_sidecar_options){.threads = 2, .decoder = true}, &m));
+  arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, MOST_TOKENS, ids + 1, &count));
+  assert_true(count >= 1 && count <= MOST_TOKENS);
+  arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, encoded, NULL));
+  for (int64_t i = 1; i <= count; i++) {
+    int32_t best = 0;
+    arb_assert_ok(arb_moonshine_logits(m, encoded, FRAMES, ids, i, whole));
+    for (int32_t j = 1; j < VOCABULARY; j++)
+      if (whole[j] > whole[best]) best = j;
+    assert_int_equal(best, ids[i]);
+  }
+  int64_t by_time = 0;
+  arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, 0, again, &by_time));
+  assert_true(by_time <= 1 + 6 && memcmp(again, ids + 1, (size_t)(count < by_time ? count : by_time) * sizeof *again) == 0);
+  const int32_t outside = VOCABULARY;
+  arb_assert_fails(arb_moonshine_logits(m, encoded, FRAMES, &outside, 1, whole), ARB_ERR_DATA, "token 0 is 32768");
+  arb_moonshine_destroy(&m);
+}
+
+/* The same bits for any number of threads, on every level, and after a longer input. */
+static void test_same_bits(void **state) {
+  (void)state;
+  enum { LONG = 40000 };
+  static float again[FRAMES * WIDTH], longer[LONG], unused[104 * WIDTH];
+  static const arb_sidecar_options others[] = {{.threads = 1}, {.threads = 3}, {.threads = 2, .isa = "avx2"}};
+  arb_moonshine *m = NULL;
+  arb_synthetic_input("longer", LONG, longer);
+  assert_true(arb_moonshine_frames(LONG) <= 104);
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &(arb_sidecar_options){.threads = 2}, &m));
+  arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, encoded, NULL));
+  arb_assert_fails(arb_moonshine_transcribe(m, samples, SAMPLES, 1, NULL, NULL), ARB_ERR_ARG, "without its decoder");
+  arb_assert_fails(arb_moonshine_features(m, samples, 894, encoded, NULL), ARB_ERR_DATA, "894 samples");
+  arb_moonshine_destroy(&m);
+  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+    if (others[i].isa && arb_dense_pick(others[i].isa) == NULL) continue;
+    arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &others[i], &m));
+    arb_assert_ok(arb_moonshine_features(m, longer, LONG, unused, NULL));
+    arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, again, NULL));
+    assert_memory_equal(again, encoded, sizeof encoded);
+    arb_moonshine_destroy(&m);
+  }
+}
+
 static void test_frames(void **state) {
   (void)state;
   static const int64_t known[][2] = {{15360, 38},   {16000, 40},    {8000, 19}, {24000, 61}, {32000, 82},
@@ -121,9 +173,8 @@ static void test_frames(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_float),
-      cmocka_unit_test(test_int8),
-      cmocka_unit_test(test_frames),
+      cmocka_unit_test(test_float),     cmocka_unit_test(test_int8),   cmocka_unit_test(test_transcribe),
+      cmocka_unit_test(test_same_bits), cmocka_unit_test(test_frames),
   };
   return cmocka_run_group_tests(tests, fill_inputs, NULL);
 }
