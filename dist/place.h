@@ -17,11 +17,13 @@ typedef struct {
 
 /* Grain g belongs to rank g % size. */
 arb_grain_set arb_place_grains(int64_t grains, int rank, int size);
-/* Contiguous whole rows in rank order, counts differ by at most one; the first ranks take the longer slices. */
+/* Contiguous whole rows in rank order, in blocks of arb_place_rows_most rows; the last ranks take what is left, perhaps
+ * nothing. So rank r's rows begin at block r of an array as it lies, and an equal-count collective moves it without repacking.
+ */
 arb_row_slice arb_place_rows(int64_t rows, int rank, int size);
 /* The rank whose slice holds `row`. */
 int arb_place_row_owner(int64_t rows, int64_t row, int size);
-/* The longest slice of any rank: what an equal-count collective needs a rank. */
+/* The longest slice of any rank, ceil(rows / size): what an equal-count collective needs a rank. */
 int64_t arb_place_rows_most(int64_t rows, int size);
 
 #endif

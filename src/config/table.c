@@ -102,6 +102,9 @@ const arb_config_row arb_config_rows[] = {
 
     {WORD(dist, transport, ARB_CONFIG_TRANSPORT_AUTO, transports),
      .meaning = "how ranks talk; auto takes mpi under a launcher, single otherwise"},
+    {FLAG(dist, shard_state, false),
+     .meaning =
+         "every rank owns the state bytes of its share of the rows instead of all; the same bits, less memory and traffic"},
     {INT(dist, timeout_s, 120, 1, 86400, 1), .unit = "seconds", .meaning = "silence of a rank after which the others give up"},
 
     {FLAG(debug, poison, false), .meaning = "fill work memory with NaN patterns before every step"},

@@ -38,7 +38,7 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   arb_backend *be = p->be;
   const arb_ops *o = &be->ops;
   ARB_TRY(o->add_norm_quant(be, &p->rows, t->dim, p->x, p->y, t->x, t->norm->e, t->q, t->s, t->inv));
-  ARB_TRY(o->linear_forward(be, &p->rows, t->q, t->s, &t->logits->w, t->z));
+  ARB_TRY(arb_linear_forward(p, t->logits, t->q, t->s, t->z));
   p->x = t->x;
   p->y = NULL;
   p->logits = t->z;

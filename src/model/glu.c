@@ -48,10 +48,10 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   arb_backend *be = p->be;
   const arb_ops *o = &be->ops;
   ARB_TRY(o->add_norm_quant(be, &p->rows, t->dim, p->x, p->y, t->x, t->norm_in->e, t->q_in, t->s_in, t->inv_in));
-  ARB_TRY(o->linear_forward(be, &p->rows, t->q_in, t->s_in, &t->uv->w, t->z));
+  ARB_TRY(arb_linear_forward(p, t->uv, t->q_in, t->s_in, t->z));
   ARB_TRY(o->glu_norm_quant(be, &p->rows, t->hidden, t->z, t->z + t->hidden, 2 * t->hidden, t->norm_hidden->e, t->q_hidden,
                             t->s_hidden, t->inv_hidden));
-  ARB_TRY(o->linear_forward(be, &p->rows, t->q_hidden, t->s_hidden, &t->d->w, p->work.y));
+  ARB_TRY(arb_linear_forward(p, t->d, t->q_hidden, t->s_hidden, p->work.y));
   p->x = t->x;
   p->y = p->work.y;
   return ARB_OK;

@@ -1,5 +1,19 @@
 #include "src/model/module.h"
 
+arb_status arb_pass_stack(const arb_pass *p, const arb_tensor *t, arb_stack *out) {
+  const arb_shard *h = p->shard;
+  *out = t->w;
+  if (!h) return ARB_OK;
+  out->code = p->work.plain;
+  return p->be->ops.unpack_trits(p->be, h->packed + t->trits_at, h->trits, t->most, t->w.n, t->w.k, out->code);
+}
+
+arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *y) {
+  arb_stack w;
+  ARB_TRY(arb_pass_stack(p, t, &w));
+  return p->be->ops.linear_forward(p->be, &p->rows, q, s, &w, y);
+}
+
 arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q, const float *s,
                                float *dx) {
   arb_backend *be = p->be;
@@ -8,7 +22,11 @@ arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g,
   ARB_TRY(o->grad_quant(be, &p->rows, g, ldg, &t->w, 0, s, dx ? k->hq : NULL, k->sh, k->tmax));
   ARB_TRY(o->dw_quant(be, &p->rows, g, ldg, &t->w, 0, s, k->tmax, k->cexp, k->tq));
   ARB_TRY(o->linear_dw_vote(be, &p->rows, k->tq, q, k->cexp, p->vmax, &t->w));
-  if (dx) ARB_TRY(o->linear_dx(be, &p->rows, k->hq, k->sh, &t->w, dx));
+  if (dx) {
+    arb_stack w;
+    ARB_TRY(arb_pass_stack(p, t, &w));
+    ARB_TRY(o->linear_dx(be, &p->rows, k->hq, k->sh, &w, dx));
+  }
   return arb_votes_complete(p, t);
 }
 

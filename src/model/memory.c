@@ -57,10 +57,10 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   p->x = t->x;
   p->y = NULL;
   if (t->zero) return ARB_OK;
-  ARB_TRY(o->linear_forward(be, &p->rows, t->q_in, t->s_in, &t->fcg->w, t->z));
+  ARB_TRY(arb_linear_forward(p, t->fcg, t->q_in, t->s_in, t->z));
   ARB_TRY(o->mlgru_forward(be, &p->rows, p->context, d, t->z, t->z + d, 3 * d, *t->bias, t->h));
   ARB_TRY(o->gate_norm_quant(be, &p->rows, d, t->h, t->z + 2 * d, 3 * d, t->norm_out->e, t->q_out, t->s_out, t->inv_out));
-  ARB_TRY(o->linear_forward(be, &p->rows, t->q_out, t->s_out, &t->o->w, p->work.y));
+  ARB_TRY(arb_linear_forward(p, t->o, t->q_out, t->s_out, p->work.y));
   p->y = p->work.y;
   return ARB_OK;
 }

@@ -79,6 +79,7 @@ static arb_status build(arb_model *m) {
   ++*n;
   for (int i = 0; i < m->module_count; i++) ARB_TRY(m->modules[i]->ops->declare(m->modules[i], &m->state));
   for (int i = 0; i < m->state.tensor_count; i++) ARB_TRY(countable(m, m->state.tensors[i]));
+  if (c->ranks) arb_state_shard(&m->state, c->rank, c->ranks);
   m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
   ARB_REQUIRE(m->fused.done, ARB_ERR_NOMEM, "out of host memory");
   return ARB_OK;
@@ -122,13 +123,14 @@ static void carve(arb_model *m) {
   const arb_shape shape = {c->rows_per_grain * c->grains_per_batch, c->grains_per_batch, c->dim};
   for (int i = 0; i < m->module_count; i++) m->modules[i]->ops->layout(m->modules[i], &shape, &m->activations);
 
-  int64_t n = 0, k = 0, d = 0, scales = 0, members = 0, columns = 0;
+  int64_t n = 0, k = 0, d = 0, scales = 0, members = 0, columns = 0, largest = 0;
   for (int i = 0; i < m->state.tensor_count; i++) {
     const arb_stack *w = &m->state.tensors[i]->w;
     n = w->n > n ? w->n : n;
     k = w->k > k ? w->k : k;
     members = w->members > members ? w->members : members;
     columns = w->members * w->k > columns ? w->members * w->k : columns;
+    largest = w->n * w->k > largest ? w->n * w->k : largest;
     const int64_t s = (int64_t)w->uses * shape.grains * w->members;
     scales = s > scales ? s : scales;
     const int64_t product = w->uses > 1 ? w->uses * shape.grains * w->n * w->k : 0;
@@ -162,11 +164,13 @@ static void carve(arb_model *m) {
   m->buffers.tmax = arb_arena_take(a, ARB_U32, scales);
   m->buffers.cexp = arb_arena_take(a, ARB_I32, scales);
   m->buffers.d = arb_arena_take(a, ARB_I32, d);
+  if (c->ranks) m->buffers.plain = arb_arena_take(a, ARB_U8, largest);
 
   a = &m->update;
   m->loss = arb_arena_take(a, ARB_I64, 1);
   m->count = arb_arena_take(a, ARB_I64, 1);
   m->flips = arb_arena_take(a, ARB_I64, 2);
+  if (c->ranks) arb_shard_carve_sums(&m->state, a);
   m->update_work.s = arb_arena_take(a, ARB_U64, n);
   m->update_work.top = arb_arena_take(a, ARB_I32, members);
   m->update_work.low = arb_arena_take(a, ARB_I32, members);
@@ -320,6 +324,7 @@ arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_
                   .loss = m->loss,
                   .count = m->count,
                   .work = m->buffers,
+                  .shard = m->spec.ranks ? &m->state.shard : NULL,
                   .fused = m->spec.fused_update ? &m->fused : NULL};
   return mixed ? place_parts(m, sequences, features, p) : ARB_OK;
 }
@@ -340,6 +345,7 @@ arb_status arb_model_backward(arb_model *m, arb_pass *p) {
 
 arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax) {
   arb_backend *be = m->be;
+  ARB_REQUIRE(!m->spec.ranks, ARB_ERR_ARG, "sharded state is updated in parts");
   for (int i = 0; i < m->state.tensor_count; i++) {
     const arb_stack *w = &m->state.tensors[i]->w;
     if (used[i] == 0) continue;
@@ -353,5 +359,6 @@ arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax) {
 arb_status arb_model_poison(arb_model *m) {
   arb_backend *be = m->be;
   ARB_TRY(be->ops.fill(be, m->activation_memory, 0xff, m->activations.peak));
+  if (m->spec.ranks) ARB_TRY(be->ops.fill(be, m->state.shard.exchange_memory, 0xff, m->state.shard.exchange.peak));
   return be->ops.fill(be, m->work_memory, 0xff, m->work.peak);
 }

@@ -17,6 +17,7 @@ typedef struct {
   } features[ARB_FEATURE_KINDS];
   int64_t rows_per_grain;   /* a multiple of context */
   int32_t grains_per_batch; /* grains that travel together */
+  int rank, ranks;          /* sharded state: rows are dealt to this many ranks; ranks = 0: the whole state is here */
   int fused_update;         /* tensors take their step during the backward pass of the only batch of a step */
 } arb_model_spec;
 
@@ -79,7 +80,8 @@ ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
 /* With spec.fused_update this is also the update, for every tensor. A non-finite value that appears in it stops the updates of
  * the tensors that come after, but not of those before: check the forward pass first. */
 ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
-/* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. */
+/* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. Not
+ * with sharded state: there ranks meet between the parts (arb_shard_rows ...). */
 ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);
 /* Fills activations and work memory with a NaN pattern: nothing in it may live across steps. */
 ARB_NODISCARD arb_status arb_model_poison(arb_model *m);

@@ -20,6 +20,7 @@ typedef struct {
   uint32_t *tmax;  /* [uses][grains][members], widest */
   int32_t *cexp;   /* the same */
   int32_t *d;      /* [uses][grains][n][k] of the largest stack with several uses */
+  uint8_t *plain;  /* [n][k] of the largest stack: state bytes made of trits; NULL: state is not sharded */
   uint16_t *y;     /* [m][dim] the running module's output, added by the next one */
 } arb_work;
 
@@ -54,6 +55,7 @@ typedef struct {
   int64_t *loss, *count;  /* sums over this step: rint(loss * 2^20), targets; backend memory */
   const uint16_t *logits; /* [m][vocabulary], set by the head */
   arb_work work;
+  const arb_shard *shard; /* NULL: state is not sharded */
   const arb_fused *fused; /* NULL: votes stay until all ranks' are summed */
 } arb_pass;
 
@@ -78,6 +80,11 @@ struct arb_module {
   char name[ARB_NAME_CHARS]; /* prefix of its tensors' names */
 };
 
+/* The tensor's stack with state bytes that products can read: as it is, or with sharded state a copy whose bytes are work
+ * memory that the next call reuses. */
+ARB_NODISCARD arb_status arb_pass_stack(const arb_pass *p, const arb_tensor *t, arb_stack *out);
+/* y[m][n] = W (q, s). */
+ARB_NODISCARD arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *y);
 /* Backward of y = W x for one use: votes of W from g (row stride ldg) and the stored input (q, s); the input's gradient into
  * dx [m][k] unless NULL. */
 ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q,

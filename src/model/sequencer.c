@@ -35,7 +35,7 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   arb_backend *be = p->be;
   ARB_TRY(be->ops.window_norm_quant(be, &p->rows, t->windows, ARB_FEATURE_SPAN, t->width, p->features[t->kind].q,
                                     p->features[t->kind].s, t->norm->e, t->q, t->s));
-  ARB_TRY(be->ops.linear_forward(be, &p->rows, t->q, t->s, &t->project->w, p->work.y));
+  ARB_TRY(arb_linear_forward(p, t->project, t->q, t->s, p->work.y));
   p->x = NULL;
   p->y = p->work.y;
   return ARB_OK;

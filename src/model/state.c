@@ -1,4 +1,4 @@
-#include "src/model/state.h"
+#include "src/model/state_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +18,8 @@ void arb_state_deinit(arb_state *s) {
   if (!s->be) return;
   s->be->ops.free(s->be, s->state_memory);
   s->be->ops.free(s->be, s->votes_memory);
+  s->be->ops.free(s->be, s->shard.copies_memory);
+  s->be->ops.free(s->be, s->shard.exchange_memory);
   for (int i = 0; i < s->tensor_count; i++) free(s->tensors[i]);
   for (int i = 0; i < s->norm_count; i++) free(s->norms[i]);
   free(s->tensors);
@@ -90,6 +92,10 @@ arb_status arb_state_norm(arb_state *s, const char *name, int64_t width, arb_nor
 
 static void carve(arb_state *s) {
   int64_t largest = 0;
+  if (s->shard.ranks) {
+    arb_shard_carve(s);
+    return;
+  }
   for (int i = 0; i < s->tensor_count; i++) {
     arb_stack *w = &s->tensors[i]->w;
     w->code = arb_arena_take(&s->state, ARB_U8, w->n * w->k);
@@ -111,26 +117,36 @@ static void carve(arb_state *s) {
 void arb_state_measure(arb_state *s) {
   arb_arena_measure(&s->state, "state");
   arb_arena_measure(&s->votes, "votes");
+  arb_arena_measure(&s->shard.copies, "copies");
+  arb_arena_measure(&s->shard.exchange, "exchange");
   carve(s);
 }
 
 arb_status arb_state_allocate(arb_state *s) {
   arb_state_measure(s);
-  const size_t state_bytes = s->state.peak, votes_bytes = s->votes.peak;
-  ARB_TRY(s->be->ops.alloc(s->be, state_bytes, &s->state_memory));
-  ARB_TRY(s->be->ops.alloc(s->be, votes_bytes, &s->votes_memory));
-  ARB_TRY(s->be->ops.fill(s->be, s->state_memory, 0, state_bytes));
-  ARB_TRY(s->be->ops.fill(s->be, s->votes_memory, 0, votes_bytes));
-  arb_arena_assign(&s->state, "state", s->state_memory, state_bytes);
-  arb_arena_assign(&s->votes, "votes", s->votes_memory, votes_bytes);
+  const struct {
+    arb_arena *arena;
+    void **memory;
+  } block[] = {{&s->state, &s->state_memory},
+               {&s->votes, &s->votes_memory},
+               {&s->shard.copies, &s->shard.copies_memory},
+               {&s->shard.exchange, &s->shard.exchange_memory}};
+  const int count = s->shard.ranks ? 4 : 2;
+  for (int i = 0; i < count; i++) {
+    const size_t bytes = block[i].arena->peak;
+    ARB_TRY(s->be->ops.alloc(s->be, bytes, block[i].memory));
+    ARB_TRY(s->be->ops.fill(s->be, *block[i].memory, 0, bytes));
+    arb_arena_assign(block[i].arena, block[i].arena->name, *block[i].memory, bytes);
+  }
   carve(s);
-  ARB_TRY(arb_arena_check(&s->state));
-  return arb_arena_check(&s->votes);
+  for (int i = 0; i < count; i++) ARB_TRY(arb_arena_check(block[i].arena));
+  return ARB_OK;
 }
 
 arb_status arb_state_fresh(arb_state *s, uint64_t seed) {
   ARB_TRY(s->be->ops.begin_step(s->be, seed, 0, 0.0f));
-  for (int i = 0; i < s->tensor_count; i++) ARB_TRY(s->be->ops.init_stack(s->be, &s->tensors[i]->w));
+  for (int i = 0; i < s->tensor_count; i++)
+    ARB_TRY(s->shard.ranks ? arb_shard_fresh(s, s->tensors[i]) : s->be->ops.init_stack(s->be, &s->tensors[i]->w));
   for (int i = 0; i < s->norm_count; i++) ARB_TRY(s->be->ops.fill(s->be, s->norms[i]->e, 0, (size_t)s->norms[i]->width));
   return ARB_OK;
 }
@@ -156,6 +172,7 @@ void arb_state_arrays(const arb_state *s, arb_state_array *out) {
                                  .columns = f[j].columns,
                                  .count = f[j].rows,
                                  .data = f[j].data};
+    if (s->shard.ranks) arb_shard_arrays(t, out - ARB_FIELD__COUNT);
   }
   for (int i = 0; i < s->norm_count; i++) {
     const arb_norm *n = s->norms[i];
@@ -179,6 +196,7 @@ arb_status arb_state_digest(const arb_state *s, arb_u128 *out) {
   arb_status st = ARB_OK;
   for (int i = 0; i < count; i++) {
     const arb_state_array *a = &arrays[i];
+    if (s->shard.rank > 0 && !a->sharded) continue;
     ARB_TRY_OUT(st, s->be->ops.digest(s->be, a->array, a->data, a->count, a->columns * (int64_t)arb_dtype_size(a->type),
                                       a->first, &part));
     sum = arb_u128_add(sum, part);

@@ -39,9 +39,11 @@ static void layout(arb_module *m, const arb_shape *shape, arb_arena *a) {
 static arb_status forward(arb_module *m, arb_pass *p) {
   trigram *t = (trigram *)m;
   arb_backend *be = p->be;
-  ARB_TRY(be->ops.embed_forward(be, &p->rows, p->context, p->ids, SLOTS, t->pad, &t->embed->w, t->emb));
+  arb_stack embed;
+  ARB_TRY(arb_pass_stack(p, t->embed, &embed));
+  ARB_TRY(be->ops.embed_forward(be, &p->rows, p->context, p->ids, SLOTS, t->pad, &embed, t->emb));
   ARB_TRY(be->ops.add_norm_quant(be, &p->rows, SLOTS * t->channels, NULL, t->emb, NULL, t->norm->e, t->q, t->s, t->inv));
-  ARB_TRY(be->ops.linear_forward(be, &p->rows, t->q, t->s, &t->project->w, p->work.y));
+  ARB_TRY(arb_linear_forward(p, t->project, t->q, t->s, p->work.y));
   p->x = NULL;
   p->y = p->work.y;
   return ARB_OK;

@@ -93,13 +93,21 @@ arb_status arb_metrics_step(arb_metrics *m, const arb_config *cfg, const arb_ste
           rate_text, 1000.0 * seconds / steps, 100.0 * flip_rate, (int)left / 60, (int)left % 60, save_text);
   fflush(m->console);
   char val_json[32] = "null";
+  char wire_json[32 * ARB_TRAFFIC_CONTROL] = "";
+  int64_t sent = 0;
+  size_t used = 0;
+  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++) {
+    used += (size_t)snprintf(wire_json + used, sizeof wire_json - used, "%s\"%s\": %lld", k ? ", " : "",
+                             arb_traffic_name((arb_traffic)k), (long long)r->wire[k]);
+    sent += r->wire[k];
+  }
   if (val_bpb >= 0.0) snprintf(val_json, sizeof val_json, "%.6f", val_bpb);
   fprintf(m->jsonl,
           "{\"step\": %lld, \"train_bpb\": %.6f, \"val_bpb\": %s, \"bytes_per_s\": %.1f, \"ms_per_step\": %.3f, "
-          "\"flip_rate\": %.9f, \"saturated\": %.9f, \"eta\": %.9g, \"wire_bytes_per_weight\": %.6f}\n",
+          "\"flip_rate\": %.9f, \"saturated\": %.9f, \"eta\": %.9g, \"wire_bytes_per_weight\": %.6f, \"wire_bytes\": {%s}}\n",
           (long long)r->step, m->interval_bpb / steps, val_json, rate, 1000.0 * seconds / steps, flip_rate,
-          (double)r->saturated / (double)m->weights, (double)arb_trainer_eta(cfg, r->step),
-          (double)r->wire_bytes / (double)m->weights);
+          (double)r->saturated / (double)m->weights, (double)arb_trainer_eta(cfg, r->step), (double)sent / (double)m->weights,
+          wire_json);
   ARB_REQUIRE(fflush(m->jsonl) == 0, ARB_ERR_IO, "metrics.jsonl: %s", strerror(errno));
   m->interval_start = arb_clock_seconds();
   m->interval_steps = m->interval_flips = 0;

@@ -2,9 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dist/place.h"
 #include "src/base/log.h"
 #include "src/checkpoint/checkpoint.h"
-#include "src/train/trainer.h"
+#include "src/train/trainer_impl.h"
 
 /* Host copies of all arrays. */
 typedef struct {
@@ -40,12 +41,36 @@ static arb_status snapshot_init(snapshot *s, const arb_trainer *t) {
   return ARB_OK;
 }
 
-static size_t array_bytes(const arb_state_array *a) { return (size_t)(a->rows * a->columns) * arb_dtype_size(a->type); }
-
 static void checkpoint_dir(const arb_config *cfg, char *path, size_t size) { arb_trainer_path(cfg, "checkpoints", path, size); }
 
-static arb_status save_local(arb_trainer *t, const char *digest) {
-  snapshot s = {0};
+static size_t row_bytes(const arb_state_array *a) { return (size_t)a->columns * arb_dtype_size(a->type); }
+
+/* Rows [first, first + count) in the host copy of the whole array. */
+static unsigned char *own_rows(const snapshot *s, int i) {
+  return (unsigned char *)s->file[i].host + (size_t)s->state[i].first * row_bytes(&s->state[i]);
+}
+
+static arb_status download_own(arb_trainer *t, snapshot *s) {
+  ARB_TRY(snapshot_init(s, t));
+  for (int i = 0; i < s->count; i++)
+    ARB_TRY(t->be->ops.download(t->be, own_rows(s, i), s->state[i].data, (size_t)s->state[i].count * row_bytes(&s->state[i])));
+  return ARB_OK;
+}
+
+/* Collective. Owners send their rows of sharded arrays, so that rank 0 has the whole state. */
+static arb_status collect(arb_trainer *t, snapshot *s) {
+  for (int i = 0; i < s->count; i++) {
+    const arb_state_array *a = &s->state[i];
+    for (int owner = 0; a->sharded && owner < t->comm->size; owner++) {
+      const arb_row_slice rows = arb_place_rows(a->rows, owner, t->comm->size);
+      unsigned char *at = (unsigned char *)s->file[i].host + (size_t)rows.first * row_bytes(a);
+      ARB_TRY(arb_comm_broadcast(t->comm, at, rows.count * a->columns, a->type, owner, ARB_TRAFFIC_CONTROL));
+    }
+  }
+  return ARB_OK;
+}
+
+static arb_status save_local(arb_trainer *t, const snapshot *s, const char *digest) {
   char dir[2048];
   arb_ckpt_meta meta = {
       .step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed, .identity = t->identity};
@@ -55,23 +80,28 @@ static arb_status save_local(arb_trainer *t, const char *digest) {
   if (st != ARB_OK) goto out;
   ARB_TRY_OUT(st, arb_config_resolved_text(t->cfg, resolved, ARB_CONFIG_RESOLVED_BYTES));
   meta.config = resolved;
-  ARB_TRY_OUT(st, snapshot_init(&s, t));
-  for (int i = 0; i < s.count; i++)
-    ARB_TRY_OUT(st, t->be->ops.download(t->be, s.file[i].host, s.state[i].data, array_bytes(&s.state[i])));
   checkpoint_dir(t->cfg, dir, sizeof dir);
-  ARB_TRY_OUT(st, arb_ckpt_save(dir, &meta, s.file, s.count));
+  ARB_TRY_OUT(st, arb_ckpt_save(dir, &meta, s->file, s->count));
   ARB_TRY_OUT(st, arb_ckpt_retain(dir, (int)t->cfg->checkpoint.keep));
 out:
-  snapshot_deinit(&s);
   free(resolved);
   return st;
 }
 
 arb_status arb_trainer_save(arb_trainer *t) {
+  snapshot s = {0};
   char digest[33];
   arb_status st = arb_trainer_digest(t, digest);
-  if (st == ARB_OK && t->comm->rank == 0) st = save_local(t, digest);
-  return arb_comm_agree(t->comm, st);
+  if (st == ARB_OK && (t->comm->rank == 0 || t->model->spec.ranks)) st = download_own(t, &s);
+  if (t->model->spec.ranks) {
+    ARB_TRY_OUT(st, arb_comm_agree(t->comm, st));
+    ARB_TRY_OUT(st, collect(t, &s));
+  }
+  if (st == ARB_OK && t->comm->rank == 0) st = save_local(t, &s, digest);
+  st = arb_comm_agree(t->comm, st);
+out:
+  snapshot_deinit(&s);
+  return st;
 }
 
 static void say_skipped(const char *line, void *arg) {
@@ -109,8 +139,9 @@ arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step) {
   for (int i = 0; i < s.count; i++) {
     const arb_state_array *a = &s.state[i];
     ARB_TRY_OUT(st, arb_comm_broadcast(t->comm, s.file[i].host, a->rows * a->columns, a->type, 0, ARB_TRAFFIC_CONTROL));
-    ARB_TRY_OUT(st, t->be->ops.upload(t->be, a->data, s.file[i].host, array_bytes(a)));
+    ARB_TRY_OUT(st, t->be->ops.upload(t->be, a->data, own_rows(&s, i), (size_t)a->count * row_bytes(a)));
   }
+  ARB_TRY_OUT(st, arb_trainer_gather_copies(t));
   t->step = meta.step;
   ARB_TRY_OUT(st, arb_trainer_digest(t, digest));
   if (strcmp(digest, meta.digest) != 0)

@@ -32,6 +32,8 @@ void arb_plan_of_model(const arb_model *m, int rank, int ranks, int64_t grains, 
   out->bytes[ARB_PLAN_KERNELS] = m->kernel_work + m->kernel_scratch;
   out->bytes[ARB_PLAN_UPDATE] = m->update.peak;
   out->bytes[ARB_PLAN_CONSTANTS] = m->constants.peak;
+  out->bytes[ARB_PLAN_PACKED] = m->state.shard.copies.peak;
+  out->bytes[ARB_PLAN_TRANSPORT] = m->state.shard.exchange.peak;
   for (int i = 0; i < ARB_PLAN__COUNT; i++) out->total += out->bytes[i];
   arb_trainer_wire(m, out->wire);
 }
@@ -122,5 +124,12 @@ void arb_plan_summary(const arb_plan *p, FILE *out) {
       fprintf(out, "%s %s %.1f", comma, names[i], (double)p->bytes[i] / 1e6);
       comma = ",";
     }
-  fprintf(out, "\nwire: %.4f bytes a weight and step\n", (double)wire_sum(p) / (double)p->weights);
+  fprintf(out, "\nwire: %.4f bytes a weight and step:", (double)wire_sum(p) / (double)p->weights);
+  comma = "";
+  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++)
+    if (p->wire[k]) {
+      fprintf(out, "%s %s %.4f", comma, arb_traffic_name((arb_traffic)k), (double)p->wire[k] / (double)p->weights);
+      comma = ",";
+    }
+  fprintf(out, "\n");
 }

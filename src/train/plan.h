@@ -12,14 +12,14 @@
 
 typedef enum {
   ARB_PLAN_STATE,       /* what is saved and digested */
-  ARB_PLAN_PACKED,      /* packed copies of trits: none, products read state bytes */
+  ARB_PLAN_PACKED,      /* sharded state: packed trits and p of all rows; otherwise none, products read state bytes */
   ARB_PLAN_VOTES,       /* this step's votes */
   ARB_PLAN_ACTIVATIONS, /* kept for the backward pass */
   ARB_PLAN_WORK,        /* gradients and quantised operands in flight */
   ARB_PLAN_KERNELS,     /* inside one operation: expanded trits, tables, row scratch */
   ARB_PLAN_UPDATE,      /* sums of the update, step counters */
   ARB_PLAN_CONSTANTS,
-  ARB_PLAN_TRANSPORT, /* our buffers for collectives: none, votes travel from where they lie */
+  ARB_PLAN_TRANSPORT, /* sharded state: what is sent and received; otherwise none, votes travel from where they lie */
   ARB_PLAN__COUNT
 } arb_plan_kind;
 

@@ -58,13 +58,15 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
                           .context = cfg->train.context,
                           .rows_per_grain = cfg->train.sequences / cfg->train.grains * cfg->train.context,
                           .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
+                          .rank = rank,
+                          .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
                           .fused_update = cfg->train.fused_update};
 }
 
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
-  wire[ARB_TRAFFIC_VOTES] = m->spec.fused_update ? 0 : (int64_t)m->state.votes.peak;
-  wire[ARB_TRAFFIC_AGREE] = (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
+  arb_exchange_wire(m, wire);
+  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
 }
 
 /* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
@@ -134,7 +136,7 @@ void arb_trainer_destroy(arb_trainer **trainer) {
   arb_trainer *t = *trainer;
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
-    t->be->ops.sequence_free(t->be, t->update_recorded);
+    for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
   }
   arb_model_destroy(&t->model);
   arb_text_deinit(&t->train);
@@ -169,32 +171,14 @@ static arb_status forward_backward(arb_trainer *t, void *arg) {
   return backward(t, arg);
 }
 
-static arb_status update_all(arb_trainer *t, void *arg) {
-  (void)arg;
-  return arb_model_update(t->model, t->sums + SUM_USED, t->vmax);
-}
-
-/* Runs `work`, on backends that can by replaying what an earlier step recorded: its calls are the same every step. */
-static arb_status run_recorded(arb_trainer *t, void **sequence, arb_status (*work)(arb_trainer *t, void *arg), void *arg) {
-  const arb_ops *o = &t->be->ops;
-  if (!o->replay || !t->warm) return work(t, arg);
-  if (!*sequence) {
-    ARB_TRY(o->record_begin(t->be));
-    const arb_status st = work(t, arg), end = o->record_end(t->be, sequence);
-    ARB_TRY(st);
-    ARB_TRY(end);
-  }
-  return o->replay(t->be, *sequence);
-}
-
 /* The only batch of a step whose backward pass updates: begun only when the forward pass was finite, since what is updated
  * cannot be taken back. */
 static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
   int nonfinite;
-  ARB_TRY(run_recorded(t, &t->batches_recorded[0], forward, w));
+  ARB_TRY(arb_trainer_recorded(t, &t->batches_recorded[0], forward, w));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   t->sums[SUM_NONFINITE] = nonfinite;
-  return nonfinite ? ARB_OK : run_recorded(t, &t->update_recorded, backward, w);
+  return nonfinite ? ARB_OK : arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_ALL], backward, w);
 }
 
 /* This rank's grains: votes, loss and counts are in the model afterwards. */
@@ -218,7 +202,7 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
     ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
     pass_walk w = {m, &p};
     ARB_TRY(m->spec.fused_update ? forward_backward_fused(t, &w)
-                                 : run_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
+                                 : arb_trainer_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
     for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j] += count;
     done += count;
   }
@@ -238,16 +222,6 @@ static double bits_per_byte(int64_t loss_q20, int64_t count) {
   return count ? (double)loss_q20 / 1048576.0 / (double)count / 0.69314718055994531 : 0.0;
 }
 
-/* Sums all ranks' votes and updates this rank's copy of the state. */
-static arb_status sum_and_update(arb_trainer *t) {
-  const arb_state *s = &t->model->state;
-  /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
-  arb_comm *carrier = t->device_comm ? t->device_comm : t->comm;
-  ARB_TRY(arb_comm_all_reduce(carrier, s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
-  if (t->device_comm) ARB_TRY(arb_comm_barrier(t->device_comm));
-  return run_recorded(t, &t->update_recorded, update_all, NULL); /* every grain uses every tensor: the counts never change */
-}
-
 arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   arb_model *m = t->model;
   const int64_t step = t->step + 1;
@@ -263,13 +237,14 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
               (long long)t->step);
-  if (!m->spec.fused_update) ARB_TRY(sum_and_update(t));
+  if (!m->spec.fused_update) ARB_TRY(arb_trainer_exchange(t, t->sums + SUM_USED));
   if (!t->warm && t->be->ops.held(t->be) > t->model->kernel_work + t->model->kernel_scratch)
     arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
             t->model->kernel_work + t->model->kernel_scratch);
   t->warm = 1;
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
+  if (m->spec.ranks) ARB_TRY(arb_comm_all_reduce(t->comm, flips, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
   t->step = step;
   *result = (arb_step_result){.step = step,
                               .train_bpb = bits_per_byte(t->sums[SUM_LOSS], t->sums[SUM_COUNT]),
@@ -277,7 +252,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
                               .saturated = flips[1],
                               .stop = t->sums[SUM_STOP] != 0};
   for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++)
-    result->wire_bytes += t->comm->payload[k] + (t->device_comm ? t->device_comm->payload[k] : 0);
+    result->wire[k] = t->comm->payload[k] + (t->device_comm ? t->device_comm->payload[k] : 0);
   return ARB_OK;
 }
 
@@ -312,9 +287,24 @@ arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb) {
   return ARB_OK;
 }
 
+/* Modulo 2^128, in pieces of 32 bits: sums of 64-bit halves would lose their carries. */
+static arb_status sum_over_ranks(arb_trainer *t, arb_u128 *sum) {
+  uint64_t piece[4] = {(uint32_t)sum->lo, sum->lo >> 32, (uint32_t)sum->hi, sum->hi >> 32};
+  ARB_TRY(arb_comm_all_reduce(t->comm, piece, 4, ARB_U64, ARB_SUM, ARB_TRAFFIC_CONTROL));
+  for (int i = 0; i < 3; i++) piece[i + 1] += piece[i] >> 32;
+  sum->lo = (piece[1] << 32) | (uint32_t)piece[0];
+  sum->hi = (piece[3] << 32) | (uint32_t)piece[2];
+  return ARB_OK;
+}
+
 arb_status arb_trainer_digest(arb_trainer *t, char hex[33]) {
   arb_u128 sum;
-  ARB_TRY(arb_state_digest(&t->model->state, &sum));
+  arb_status st = arb_state_digest(&t->model->state, &sum);
+  if (t->model->spec.ranks) {
+    ARB_TRY(arb_comm_agree(t->comm, st));
+    ARB_TRY(sum_over_ranks(t, &sum));
+  }
+  ARB_TRY(st);
   uint64_t index = 0;
   const uint64_t head[3] = {t->cfg->run.seed, (uint64_t)t->step, (uint64_t)(t->step * t->cfg->train.sequences)};
   for (int i = 0; i < 3; i++) sum = arb_u128_add(sum, arb_mix128(META_ARRAY, index++, head[i]));

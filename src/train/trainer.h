@@ -18,12 +18,15 @@
 
 typedef struct {
   int64_t step;
-  double train_bpb;   /* mean over the step's targets, before the update */
-  int64_t flips;      /* trits that changed */
-  int64_t saturated;  /* accumulators at the end of their range */
-  int64_t wire_bytes; /* payload this rank handed to the transport */
-  int stop;           /* some rank was asked to stop */
+  double train_bpb;                 /* mean over the step's targets, before the update */
+  int64_t flips;                    /* trits that changed */
+  int64_t saturated;                /* accumulators at the end of their range */
+  int64_t wire[ARB_TRAFFIC__COUNT]; /* payload this rank handed to the transport, by kind; bytes */
+  int stop;                         /* some rank was asked to stop */
 } arb_step_result;
+
+/* Parts of an update that a backend may record: all of it, or what lies between the collectives of sharded state. */
+typedef enum { ARB_UPDATE_ALL, ARB_UPDATE_ROWS, ARB_UPDATE_COLUMNS, ARB_UPDATE_SPREAD, ARB_UPDATE__COUNT } arb_update_part;
 
 typedef struct {
   const arb_config *cfg; /* borrowed, like be and comm */
@@ -36,12 +39,12 @@ typedef struct {
   char *identity; /* what a continuation depends on, as text; see docs/arithmetic.md */
   int64_t step;   /* finished steps */
   int vmax;
-  int32_t *ids, *targets;                                        /* host, one batch */
-  int64_t *sums;                                                 /* host, the step's agreement */
-  void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded; /* sequences of the backend, once a step has run */
-  int warm;                                                      /* a step has run: work memory has its size */
-  size_t planned;                                                /* bytes that the plan said this rank would hold */
-  volatile sig_atomic_t *stop;                                   /* set by a signal handler, may be NULL */
+  int32_t *ids, *targets;                                                           /* host, one batch */
+  int64_t *sums;                                                                    /* host, the step's agreement */
+  void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded[ARB_UPDATE__COUNT]; /* sequences, once a step has run */
+  int warm;                    /* a step has run: work memory has its size */
+  size_t planned;              /* bytes that the plan said this rank would hold */
+  volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
 } arb_trainer;
 
 typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;

@@ -13,4 +13,15 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
 /* Bytes by kind that a rank hands to the transport in a step; measured or allocated model. What arb_trainer_step counts. */
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]);
 
+/* Runs `work`, on backends that can by replaying what an earlier step recorded: its calls are the same every step. */
+ARB_NODISCARD arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, arb_status (*work)(arb_trainer *t, void *arg),
+                                              void *arg);
+/* Collective. Sums the votes of all ranks and updates the state; used[i]: grains in which tensor i had rows, every step the
+ * same. */
+ARB_NODISCARD arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used);
+/* Collective. After the state was loaded: with sharded state, gives every rank the trits and p of the others' rows. */
+ARB_NODISCARD arb_status arb_trainer_gather_copies(arb_trainer *t);
+/* Adds what an exchange hands to the transport on this rank. */
+void arb_exchange_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]);
+
 #endif

@@ -42,6 +42,7 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "checkpoint.keep = 2",
                                                       "checkpoint.resume = yes",
                                                       "dist.transport = auto",
+                                                      "dist.shard_state = no",
                                                       "dist.timeout_s = 120",
                                                       "debug.poison = no"};
 
@@ -84,6 +85,7 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "checkpoint.keep=1",
                                                     "checkpoint.resume=no",
                                                     "dist.transport=mpi",
+                                                    "dist.shard_state=yes",
                                                     "dist.timeout_s=86400",
                                                     "debug.poison=yes"};
 

@@ -32,20 +32,20 @@ static void every_row_has_one_rank(void **state) {
   (void)state;
   for (int size = 1; size <= RANKS; size++) {
     for (int64_t rows = 0; rows <= MOST; rows++) {
-      int64_t next = 0, least = INT64_MAX, most = 0;
+      int64_t next = 0;
+      const int64_t most = arb_place_rows_most(rows, size);
+      assert_true(most * size >= rows && (most - 1) * size < rows);
       for (int rank = 0; rank < size; rank++) {
         const arb_row_slice s = arb_place_rows(rows, rank, size);
         assert_int_equal(s.first, next);
         assert_true(s.count >= 0);
         for (int64_t row = s.first; row < s.first + s.count; row++)
           assert_int_equal(arb_place_row_owner(rows, row, size), rank);
+        assert_true(s.first == most * rank || s.count == 0);
+        assert_true(s.count == most || next + s.count == rows); /* only what is left is shorter */
         next += s.count;
-        least = s.count < least ? s.count : least;
-        most = s.count > most ? s.count : most;
       }
       assert_int_equal(next, rows);
-      assert_true(most - least <= 1);
-      assert_int_equal(arb_place_rows_most(rows, size), most);
     }
   }
 }

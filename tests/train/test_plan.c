@@ -1,5 +1,5 @@
 /* The plan against what happens: bytes that a rank's backend really holds before and after a step, and payload that its
- * transport really counts, for several configs, backends and rank counts. argv[1]: tiny.ini. */
+ * transport really counts, for several configs, backends and rank counts. argv[1], [2]: tiny.ini, books.ini. */
 #include "src/train/plan.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "src/train/trainer.h"
 #include "tests/test.h"
 
-static const char *ini;
+static const char *ini, *books;
 
 typedef struct {
   const char *overrides[10];
@@ -73,6 +73,10 @@ static void test_plan_is_the_allocation(void **state) {
       {{"model.embed_channels=200", "train.context=64", NULL}, ARB_BACKEND_CPU, 1, 2},
       {{"train.grains=2", "train.context=1024", "train.sequences=2", "model.dim=32", NULL}, ARB_BACKEND_REF, 1, 1},
       {{"model.dim=160", NULL}, ARB_BACKEND_REF, 1, 3},
+      {{"dist.shard_state=yes", NULL}, ARB_BACKEND_CPU, 2, 2},
+      {{"dist.shard_state=yes", "run.grains_at_once=3", "model.dim=96", NULL}, ARB_BACKEND_CPU, 1, 3},
+      {{"dist.shard_state=yes", "model.embed_channels=8", NULL}, ARB_BACKEND_REF, 1, 7},
+      {{"dist.shard_state=yes", NULL}, ARB_BACKEND_CPU, 1, 1},
   };
   for (size_t i = 0; i < sizeof setups / sizeof setups[0]; i++) {
     job j = {.s = &setups[i]};
@@ -81,6 +85,31 @@ static void test_plan_is_the_allocation(void **state) {
     arb_assert_ok(arb_config_load(&j.cfg, ini, setups[i].overrides, count));
     arb_assert_ok(arb_loopback_run(setups[i].ranks, one_rank, &j));
     for (int rank = 0; rank < setups[i].ranks; rank++) assert_true(j.done[rank]);
+  }
+}
+
+/* The promise for the books model, votes to agreement; a rank's share of the trits is smaller the more ranks there are. */
+static void test_payload(void **state) {
+  (void)state;
+  static const char *const sharded[] = {"dist.shard_state=yes"};
+  arb_config cfg;
+  arb_plan plan;
+  for (int shard = 0; shard < 2; shard++) {
+    arb_assert_ok(arb_config_load(&cfg, books, sharded, shard));
+    for (int ranks = 1; ranks <= cfg.train.grains; ranks++)
+      for (int rank = 0; rank < ranks; rank++) {
+        arb_assert_ok(arb_plan_make(&cfg, ARB_BACKEND_CPU, 1, rank, ranks, &plan));
+        int64_t sum = 0;
+        for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++) sum += plan.wire[k];
+        assert_true((double)sum <= (shard ? 1.25 : 1.05) * (double)plan.weights);
+        assert_true((double)plan.wire[ARB_TRAFFIC_VOTES] >= (double)plan.weights);
+        if (!shard || ranks == 1) {
+          assert_int_equal(plan.wire[ARB_TRAFFIC_TRITS] + plan.wire[ARB_TRAFFIC_ROWS] + plan.wire[ARB_TRAFFIC_STATS], 0);
+          continue;
+        }
+        assert_true((double)plan.wire[ARB_TRAFFIC_TRITS] * ranks <= 0.21 * (double)plan.weights);
+        assert_true((double)plan.bytes[ARB_PLAN_STATE] <= (1.0 / ranks + 0.025) * (double)plan.weights);
+      }
   }
 }
 
@@ -125,9 +154,10 @@ static void test_refusals(void **state) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 2) return 1;
+  if (argc < 3) return 1;
   ini = argv[1];
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_plan_is_the_allocation),
+  books = argv[2];
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_plan_is_the_allocation), cmocka_unit_test(test_payload),
                                      cmocka_unit_test(test_plan_without_a_device), cmocka_unit_test(test_refusals)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
