@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "src/checkpoint/checkpoint_impl.h"
+#include "src/checkpoint/io.h"
 
 arb_status arb_ckpt_path(char out[ARB_CKPT_PATH], const char *format, ...) {
   va_list args;
@@ -21,16 +22,16 @@ arb_status arb_ckpt_path(char out[ARB_CKPT_PATH], const char *format, ...) {
 
 int arb_ckpt_sync(int fd) {
   int rc;
-  do rc = fsync(fd);
+  do rc = arb_io_table()->fsync(fd);
   while (rc != 0 && errno == EINTR);
   return rc == 0 ? 0 : errno;
 }
 
 arb_status arb_ckpt_sync_folder(const char *dir) {
-  const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int fd = arb_io_table()->open_folder(dir);
   ARB_REQUIRE(fd >= 0, ARB_ERR_CHECKPOINT, "%s: cannot be opened: %s", dir, strerror(errno));
   const int why = arb_ckpt_sync(fd);
-  close(fd);
+  arb_io_table()->close(fd); /* nothing was written through it */
   /* EINVAL: this file system has no fsync for folders; nothing more can be done there. */
   ARB_REQUIRE(why == 0 || why == EINVAL, ARB_ERR_CHECKPOINT, "%s: fsync: %s", dir, strerror(why));
   return ARB_OK;
@@ -45,7 +46,7 @@ arb_status arb_ckpt_make_folders(const char *dir) {
     const char end = *c;
     *c = '\0';
     struct stat info;
-    if (mkdir(path, 0777) == 0) {
+    if (arb_io_table()->mkdir(path) == 0) {
       ARB_TRY(arb_ckpt_sync_folder(parent));
     } else {
       const int why = errno == EEXIST ? ENOTDIR : errno; /* other codes than EEXIST may come for a folder that is there */
@@ -56,6 +57,21 @@ arb_status arb_ckpt_make_folders(const char *dir) {
     *c = end;
     if (end == '\0') return ARB_OK;
   }
+}
+
+int arb_ckpt_write_at(int fd, const void *bytes, uint64_t count, uint64_t offset) {
+  const unsigned char *from = bytes;
+  while (count > 0) {
+    const size_t most = (size_t)1 << 26; /* a kill or a failing disk shows between two writes, not after gigabytes */
+    const ssize_t put = arb_io_table()->pwrite(fd, from, count < most ? (size_t)count : most, (off_t)offset);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return errno;
+    if (put == 0) return ENOSPC;
+    from += put;
+    count -= (uint64_t)put;
+    offset += (uint64_t)put;
+  }
+  return 0;
 }
 
 int arb_ckpt_read_at(int fd, void *out, size_t bytes, uint64_t offset) {
@@ -100,9 +116,9 @@ int arb_ckpt_remove_folder(const char *dir) {
   int failed = 0;
   for (const struct dirent *e; (e = readdir(list)) != NULL;) {
     if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-    if (unlinkat(fd, e->d_name, 0) != 0 && errno != ENOENT && failed == 0) failed = errno;
+    if (arb_io_table()->remove_at(fd, e->d_name) != 0 && errno != ENOENT && failed == 0) failed = errno;
   }
   closedir(list);
-  if (rmdir(dir) != 0 && errno != ENOENT && failed == 0) failed = errno;
+  if (arb_io_table()->remove_folder(dir) != 0 && errno != ENOENT && failed == 0) failed = errno;
   return failed;
 }

@@ -11,6 +11,7 @@
 
 #include "src/checkpoint/checkpoint_impl.h"
 #include "src/checkpoint/inspect.h"
+#include "src/checkpoint/io.h"
 
 typedef struct {
   arb_ckpt_folder *items; /* checkpoints from new to old, then temporary folders */
@@ -25,9 +26,10 @@ bool arb_ckpt_folder_name(const char *name, arb_ckpt_folder *out) {
   if (*end == '\0') {
     snprintf(again, sizeof again, "step-%08" PRId64, out->step);
   } else {
-    if (strncmp(end, ".tmp-", 5) != 0 || end[5] < '1' || end[5] > '9') return false;
+    out->replaced = strncmp(end, ".old-", 5) == 0;
+    if ((strncmp(end, ".tmp-", 5) != 0 && !out->replaced) || end[5] < '1' || end[5] > '9') return false;
     out->pid = strtol(end + 5, &end, 10);
-    snprintf(again, sizeof again, "step-%08" PRId64 ".tmp-%ld", out->step, out->pid);
+    snprintf(again, sizeof again, "step-%08" PRId64 ".%s-%ld", out->step, out->replaced ? "old" : "tmp", out->pid);
   }
   return strcmp(again, name) == 0;
 }
@@ -111,7 +113,8 @@ arb_status arb_ckpt_latest(const char *dir, int64_t *found_step, void (*line)(co
   for (int i = 0; i < list.count && st == ARB_OK; i++) {
     const arb_ckpt_folder *it = &list.items[i];
     if (it->pid != 0) {
-      report(&to, "skipped checkpoint: %s/step-%08" PRId64 ".tmp-%ld: a save that did not finish", dir, it->step, it->pid);
+      report(&to, "skipped checkpoint: %s/step-%08" PRId64 ".%s-%ld: %s", dir, it->step, it->replaced ? "old" : "tmp", it->pid,
+             it->replaced ? "moved aside for a newer save of its step" : "a save that did not finish");
     } else if (!good) {
       st = judge(dir, it->step, &to, &good);
       if (st == ARB_OK && good) *found_step = it->step;
@@ -135,7 +138,8 @@ static arb_status remove_checkpoint(const char *dir, int64_t step) {
   ARB_TRY(arb_ckpt_path(path, "%s/step-%08" PRId64, dir, step));
   ARB_TRY(arb_ckpt_path(doomed, "%s.tmp-%ld", path, (long)getpid()));
   ARB_TRY(remove_folder(doomed));
-  ARB_REQUIRE(rename(path, doomed) == 0, ARB_ERR_CHECKPOINT, "%s: cannot be renamed: %s", path, strerror(errno));
+  ARB_REQUIRE(arb_io_table()->rename(path, doomed) == 0, ARB_ERR_CHECKPOINT, "%s: cannot be renamed: %s", path,
+              strerror(errno));
   return remove_folder(doomed);
 }
 
@@ -151,7 +155,7 @@ static arb_status retain(const char *dir, int keep, const item_list *list) {
     bool good = false;
     if (it->pid != 0) {
       if (!is_dead(it->pid)) continue;
-      ARB_TRY(arb_ckpt_path(path, "%s/step-%08" PRId64 ".tmp-%ld", dir, it->step, it->pid));
+      ARB_TRY(arb_ckpt_path(path, "%s/step-%08" PRId64 ".%s-%ld", dir, it->step, it->replaced ? "old" : "tmp", it->pid));
       ARB_TRY(remove_folder(path));
     } else if (kept >= keep) {
       ARB_TRY(remove_checkpoint(dir, it->step));

@@ -22,34 +22,25 @@ bool arb_ckpt_hex_ok(const char hex[ARB_CKPT_HEX]) {
   return strspn(hex, "0123456789abcdef") == ARB_CKPT_HEX - 1 && hex[ARB_CKPT_HEX - 1] == '\0';
 }
 
-int arb_ckpt_entry_order(const void *a, const void *b) {
-  const arb_ckpt_entry *x = a, *y = b;
-  const int tensor = strcmp(x->tensor, y->tensor);
-  return tensor != 0 ? tensor : strcmp(x->field, y->field);
-}
-
 void arb_ckpt_hash_text(XXH128_hash_t hash, char hex[ARB_CKPT_HEX]) {
   XXH128_canonical_t bytes; /* big-endian, what xxhsum -H2 prints */
   XXH128_canonicalFromHash(&bytes, hash);
   for (size_t i = 0; i < sizeof bytes.digest; i++) snprintf(hex + 2 * i, 3, "%02x", bytes.digest[i]);
 }
 
-arb_status arb_ckpt_manifest(const arb_ckpt_meta *meta, const arb_ckpt_entry *entries, int count, char hex[ARB_CKPT_HEX]) {
-  XXH3_state_t *state = XXH3_createState();
-  ARB_REQUIRE(state != NULL, ARB_ERR_NOMEM, "no memory for a digest");
-  char line[512];
-  XXH3_128bits_reset(state);
-  int n = snprintf(line, sizeof line, "version %d step %" PRId64 " samples %" PRId64 " seed %" PRIu64 " digest %s\n",
-                   ARB_CKPT_VERSION, meta->step, meta->samples, meta->seed, meta->digest);
-  XXH3_128bits_update(state, line, (size_t)n);
-  for (const arb_ckpt_entry *e = entries; e < entries + count; e++) {
-    n = snprintf(line, sizeof line, "%s/%s %s %" PRId64 " %" PRId64 " %s\n", e->tensor, e->field, arb_dtype_name(e->type),
-                 e->rows, e->columns, e->digest);
-    XXH3_128bits_update(state, line, (size_t)n);
+void arb_ckpt_hash_bytes(const void *bytes, size_t count, char hex[ARB_CKPT_HEX]) {
+  arb_ckpt_hash_text(XXH3_128bits(bytes, count), hex);
+}
+
+void arb_ckpt_file_name(int rank, char name[ARB_CKPT_FILE]) { snprintf(name, ARB_CKPT_FILE, "rank-%05d.h5", rank); }
+
+bool arb_ckpt_type_of(const char *name, arb_dtype *type) {
+  for (int t = 0; t < ARB_DTYPE__COUNT; t++) {
+    if (arb_dtype_is_float((arb_dtype)t) || strcmp(name, arb_dtype_name((arb_dtype)t)) != 0) continue;
+    *type = (arb_dtype)t;
+    return true;
   }
-  arb_ckpt_hash_text(XXH3_128bits_digest(state), hex);
-  XXH3_freeState(state);
-  return ARB_OK;
+  return false;
 }
 
 static uint64_t le64(const unsigned char *b) {

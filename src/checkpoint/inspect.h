@@ -11,7 +11,8 @@
 
 typedef struct {
   int64_t step;
-  long pid; /* 0: a checkpoint; else the writer of a temporary folder, "step-00001234.tmp-PID" */
+  long pid;      /* 0: a checkpoint; else the writer of a temporary folder, "step-00001234.tmp-PID" or ".old-PID" */
+  bool replaced; /* .old: a complete one that a newer save of its step moved aside */
 } arb_ckpt_folder;
 
 /* Is this the name of such a folder? Only names that arb_ckpt_save would write. */
@@ -22,14 +23,20 @@ ARB_NODISCARD arb_status arb_ckpt_list(const char *dir, arb_ckpt_folder **out, i
 
 /* ---- one checkpoint --------------------------------------------------------------------------------------------------- */
 
-typedef struct arb_ckpt arb_ckpt; /* owns a descriptor, the list of arrays and the two texts */
+typedef struct arb_ckpt arb_ckpt; /* owns the manifest and the two texts */
 
-/* The structure is checked and meta with its texts is read; arrays are not read yet. */
+/* Everything is read and verified. */
 ARB_NODISCARD arb_status arb_ckpt_open(const char *dir, int64_t step, arb_ckpt **out);
+/* For people who must rescue data: manifest and structure are checked as always, but no digest is compared; walks count what
+ * does not have its digest. */
+ARB_NODISCARD arb_status arb_ckpt_open_unverified(const char *dir, int64_t step, arb_ckpt **out);
 void arb_ckpt_close(arb_ckpt **c); /* NULL-safe; nulls the handle */
+/* Slices seen by walks without the digest that they were saved with; *first (may be NULL): the first of them, or "". */
+int arb_ckpt_damaged(const arb_ckpt *c, const char **first);
 
-const char *arb_ckpt_path_of(const arb_ckpt *c);            /* of state.h5; borrowed, like everything below */
-uint64_t arb_ckpt_file_bytes(const arb_ckpt *c);            /* of state.h5 */
+const char *arb_ckpt_path_of(const arb_ckpt *c); /* the folder; borrowed, like everything below */
+uint64_t arb_ckpt_file_bytes(const arb_ckpt *c); /* of all its files */
+void arb_ckpt_world_of(const arb_ckpt *c, int *ranks, int *files);
 const arb_ckpt_meta *arb_ckpt_meta_of(const arb_ckpt *c);   /* with its texts */
 int arb_ckpt_array_count(const arb_ckpt *c);                /* meta's texts are none */
 arb_ckpt_array arb_ckpt_array_at(const arb_ckpt *c, int i); /* sorted by tensor, then field; host is NULL */
@@ -40,8 +47,8 @@ arb_ckpt_array arb_ckpt_array_at(const arb_ckpt *c, int i); /* sorted by tensor,
  *   while ((st = arb_ckpt_walk_next(&w)) == ARB_OK && w.rows > 0) use(w.data, w.first, w.rows);
  *   arb_ckpt_walk_end(&w);
  *
- * The call that ends the walk compares the digest, so nothing that was seen is certain before. Arrays of one shape and type are
- * cut into the same blocks. */
+ * A slice's digest is compared when its last row is read, so of a long array nothing that was seen is certain before the end.
+ * Arrays of one shape and type are cut into the same blocks, however they are sliced. */
 typedef struct {
   const arb_ckpt *c;
   int index;

@@ -35,7 +35,8 @@ static arb_status snapshot_init(snapshot *s, const arb_trainer *t) {
   ARB_REQUIRE(s->memory, ARB_ERR_NOMEM, "%zu bytes of host memory for a checkpoint", bytes);
   for (int i = 0; i < s->count; i++) {
     const arb_state_array *a = &s->state[i];
-    s->file[i] = (arb_ckpt_array){a->tensor, arb_field_name(a->field), a->type, a->rows, a->columns, s->memory + at};
+    s->file[i] =
+        (arb_ckpt_array){a->tensor, arb_field_name(a->field), a->type, a->rows, a->columns, 0, a->rows, s->memory + at};
     at += ((size_t)(a->rows * a->columns) * arb_dtype_size(a->type) + 63) & ~(size_t)63;
   }
   return ARB_OK;

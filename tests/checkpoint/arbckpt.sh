@@ -243,6 +243,8 @@ for kind in external_link soft_link external_storage gzip bomb; do
     esac
     refuses "${command%% *} refuses: $kind" 4 "$why"
   done
+  tool stat "$scratch/$kind/step-00000003" --unverified
+  refuses "stat --unverified refuses: $kind" 4 "$why"
 done
 
 # damage FILE OFFSET: one bit.
@@ -252,15 +254,15 @@ damage() {
   printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
 cp -r "$good" "$scratch/damaged"
-newest=$scratch/damaged/step-00000005/state.h5
+newest=$scratch/damaged/step-00000005/rank-00000.h5
 offset=$(LC_ALL=C grep -obUaP '\x80\x82\x82' "$newest" | head -n 1 | cut -d: -f1) # the bytes of b.e
 damage "$newest" "${offset:?}"
 tool ls "$scratch/damaged"
 gives "ls names what is damaged and why" 0 '^ +3 .*verified$' '^ +5 +- +- .*refused:$' \
-  '^ +b.e is damaged \(digest'
+  '^ +rank-00000.h5: b.e is damaged \(digest'
 tool digest "$scratch/damaged"
 same "the newest that verifies is taken" "digest $digest" "$out"
-contains "and the other one named" "$err" '^arbckpt: skipped checkpoint: .*step-00000005/state.h5: b.e is damaged'
+contains "and the other one named" "$err" '^arbckpt: skipped checkpoint: .*step-00000005/rank-00000.h5: b.e is damaged'
 tool verify "$scratch/damaged"
 same "verify of a folder with a damaged one: exit code" 4 "$rc"
 contains "verify of a folder with a damaged one" "$out"$'\n'"$err" 'b.e is damaged' '^  verified$' '^  refused$' \
@@ -270,8 +272,18 @@ for command in "cat $scratch/damaged b.e" "stat $scratch/damaged" "export $scrat
   tool $command --step 5
   refuses "${command%% *} of a damaged one shows nothing" 4 'b.e is damaged'
 done
+# To rescue what is left: everything is shown, and what is not as it was is named.
+tool cat "$scratch/damaged" b.e --step 5 --unverified
+same "--unverified: what is there is shown" "0 3" "$rc $(wc -l <"$scratch/out")"
+contains "--unverified: and named" "$err" '^arbckpt: not verified: .*step-00000005: 1 of the slices read are damaged, the first of b.e$'
+tool cat "$scratch/damaged" b.p --step 5 --unverified
+same "--unverified: nothing is said of what is whole" "0 " "$rc $err"
+tool export "$scratch/damaged" "$scratch/rescued.safetensors" --step 5 --unverified
+same "--unverified: export" "0 1" "$rc $(grep -c 'the first of b.e' <<<"$err")"
+tool digest "$scratch/damaged/step-00000005" --unverified
+contains "--unverified: the digest of what is there" "$out" '^digest [0-9a-f]{32}$'
 for size in 0 7 48 1000; do
-  cp "$three/state.h5" "$newest"
+  cp "$three/rank-00000.h5" "$newest"
   truncate -s "$size" "$newest"
   tool verify "$scratch/damaged/step-00000005"
   same "cut to $size bytes: refused" 4 "$rc" "$err"
@@ -280,9 +292,9 @@ done
 wrong=0
 mkdir "$scratch/flipped"
 cp -r "$three" "$scratch/flipped"
-for at in $(seq 5 331 "$(stat -c %s "$three/state.h5")"); do
-  cp "$three/state.h5" "$scratch/flipped/step-00000003/state.h5"
-  damage "$scratch/flipped/step-00000003/state.h5" "$at"
+for at in $(seq 5 331 "$(stat -c %s "$three/rank-00000.h5")"); do
+  cp "$three/rank-00000.h5" "$scratch/flipped/step-00000003/rank-00000.h5"
+  damage "$scratch/flipped/step-00000003/rank-00000.h5" "$at"
   tool digest "$scratch/flipped/step-00000003"
   [ "$rc" -eq 4 ] || [ "$rc $out" = "0 digest $digest" ] || wrong=$((wrong + 1))
 done
@@ -316,10 +328,13 @@ usage 'once' cat "$three" b --trits --accumulators
 usage 'belong to cat' stat "$three" --trits
 usage 'has no nothing' cat "$three" nothing
 usage 'has no tensor nothing' stat "$three" nothing
+usage 'needs a step folder' stat "$good" --unverified
+usage 'needs a step folder' ls "$good" --unverified
+usage 'verify --unverified' verify "$three" --unverified
 usage 'unknown option' ls "$three" --long
 tool ls "$scratch/nowhere"
 refuses "a folder that is not there" 4 'nowhere: No such file'
-tool ls "$three/state.h5"
+tool ls "$three/rank-00000.h5"
 refuses "a file for a folder" 4 'is not a folder'
 mkdir "$scratch/empty"
 tool ls "$scratch/empty"
@@ -327,7 +342,7 @@ refuses "an empty folder" 4 'no checkpoints; expected'
 tool digest "$scratch/empty"
 refuses "digest of an empty folder" 4 'no checkpoints; expected'
 tool digest "$good" --step 4
-refuses "a step that is not there" 4 'step-00000004/state.h5: cannot be opened: No such file'
+refuses "a step that is not there" 4 'step-00000004/manifest.json: cannot be opened: No such file'
 tool --help
 gives "--help" 0 '^usage: arbckpt COMMAND'
 tool --version

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "src/checkpoint/inspect.h"
+#include "tests/checkpoint/resign.h"
 
 #define NEED(cond)                                                                       \
   do {                                                                                   \
@@ -55,19 +56,19 @@ static void advance(void) {
   b_e[1]++, uv_p[2]--, b_r[0]++, uv_c[3]++, uv_m[1]++;
 }
 
-static arb_ckpt_array arrays[ARRAYS + 1] = {{"a.uv", "code", ARB_U8, UV_ROWS, UV_COLUMNS, uv_code},
-                                            {"a.uv", "e", ARB_I8, UV_ROWS, 1, uv_e},
-                                            {"a.uv", "p", ARB_I8, UV_ROWS, 1, uv_p},
-                                            {"a.uv", "r", ARB_I32, UV_ROWS, 1, uv_r},
-                                            {"a.uv", "c", ARB_I32, 2, UV_COLUMNS, uv_c},
-                                            {"a.uv", "m", ARB_I32, 2, 1, uv_m},
-                                            {"b", "code", ARB_U8, B_ROWS, B_COLUMNS, b_code},
-                                            {"b", "e", ARB_I8, B_ROWS, 1, b_e},
-                                            {"b", "p", ARB_I8, B_ROWS, 1, b_p},
-                                            {"b", "r", ARB_I32, B_ROWS, 1, b_r},
-                                            {"b", "c", ARB_I32, 1, B_COLUMNS, b_c},
-                                            {"b", "m", ARB_I32, 1, 1, b_m},
-                                            {"b.norm", "e", ARB_I8, 4, 1, norm_e}};
+static arb_ckpt_array arrays[ARRAYS + 1] = {ARB_CKPT_WHOLE("a.uv", "code", ARB_U8, UV_ROWS, UV_COLUMNS, uv_code),
+                                            ARB_CKPT_WHOLE("a.uv", "e", ARB_I8, UV_ROWS, 1, uv_e),
+                                            ARB_CKPT_WHOLE("a.uv", "p", ARB_I8, UV_ROWS, 1, uv_p),
+                                            ARB_CKPT_WHOLE("a.uv", "r", ARB_I32, UV_ROWS, 1, uv_r),
+                                            ARB_CKPT_WHOLE("a.uv", "c", ARB_I32, 2, UV_COLUMNS, uv_c),
+                                            ARB_CKPT_WHOLE("a.uv", "m", ARB_I32, 2, 1, uv_m),
+                                            ARB_CKPT_WHOLE("b", "code", ARB_U8, B_ROWS, B_COLUMNS, b_code),
+                                            ARB_CKPT_WHOLE("b", "e", ARB_I8, B_ROWS, 1, b_e),
+                                            ARB_CKPT_WHOLE("b", "p", ARB_I8, B_ROWS, 1, b_p),
+                                            ARB_CKPT_WHOLE("b", "r", ARB_I32, B_ROWS, 1, b_r),
+                                            ARB_CKPT_WHOLE("b", "c", ARB_I32, 1, B_COLUMNS, b_c),
+                                            ARB_CKPT_WHOLE("b", "m", ARB_I32, 1, 1, b_m),
+                                            ARB_CKPT_WHOLE("b.norm", "e", ARB_I8, 4, 1, norm_e)};
 
 /* Saved twice: the digest of the content needs a checkpoint to be computed from. */
 static void save(const char *dir, int64_t step, int count, const char *identity, const char *digest) {
@@ -102,7 +103,7 @@ static void forge(const char *dir, const char *kind) {
   char path[1200];
   const hsize_t shape[2] = {B_ROWS, 1}, bomb[2] = {(hsize_t)1 << 31, (hsize_t)1 << 20};
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS), how = H5Pcreate(H5P_DATASET_CREATE);
-  snprintf(path, sizeof path, "%s/step-00000003/state.h5", dir);
+  snprintf(path, sizeof path, "%s/step-00000003/rank-00000.h5", dir);
   NEED(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0);
   const hid_t file = H5Fopen(path, H5F_ACC_RDWR, access);
   NEED(file >= 0 && H5Ldelete(file, "b/p", H5P_DEFAULT) >= 0);
@@ -122,6 +123,7 @@ static void forge(const char *dir, const char *kind) {
   NEED(H5Fclose(file) >= 0);
   H5Pclose(how);
   H5Pclose(access);
+  manifest_resign(dir, 3); /* so that the structure itself has to be refused */
 }
 
 int main(int argc, char **argv) {
@@ -151,13 +153,13 @@ int main(int argc, char **argv) {
     arrays[8] = arrays[12];
     save(dir, 3, ARRAYS - 1, identity, NULL);
   } else if (strcmp(kind, "misfit") == 0) {
-    arrays[7].rows = 2;
+    arrays[7].rows = arrays[7].count = 2;
     save(dir, 3, ARRAYS, identity, NULL);
   } else if (strcmp(kind, "type") == 0) {
     arrays[7].type = ARB_U8;
     save(dir, 3, ARRAYS, identity, NULL);
   } else if (strcmp(kind, "field") == 0) {
-    arrays[ARRAYS] = (arb_ckpt_array){"b", "x", ARB_U8, 4, 1, extra};
+    arrays[ARRAYS] = (arb_ckpt_array)ARB_CKPT_WHOLE("b", "x", ARB_U8, 4, 1, extra);
     save(dir, 3, ARRAYS + 1, identity, "zeros");
   } else if (strcmp(kind, "shape") == 0) { /* another shape of b, for diff */
     arrays[6].columns = arrays[10].columns = B_COLUMNS - 1;

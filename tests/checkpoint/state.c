@@ -13,13 +13,13 @@
 
 /* Long and dotted names, a row, a column, an empty array, every kind of width. */
 static const arb_ckpt_array shapes[STATE_ARRAYS] = {
-    {"embed", "code", ARB_U8, 16, 64, NULL},
-    {"embed", "e", ARB_I8, 16, 1, NULL},
-    {"layer0.memory.fcg", "code", ARB_U8, 31, 33, NULL},
-    {"layer0.memory.fcg", "m", ARB_I32, 7, 13, NULL},
-    {"layer0.memory.fcg", "p", ARB_I8, 1, 1, NULL},
-    {"layer0.memory.fcg", "r", ARB_U16, 0, 5, NULL},
-    {"layer10.glu", "c", ARB_I32, 1, 1000, NULL},
+    ARB_CKPT_WHOLE("embed", "code", ARB_U8, 16, 64, NULL),
+    ARB_CKPT_WHOLE("embed", "e", ARB_I8, 16, 1, NULL),
+    ARB_CKPT_WHOLE("layer0.memory.fcg", "code", ARB_U8, 31, 33, NULL),
+    ARB_CKPT_WHOLE("layer0.memory.fcg", "m", ARB_I32, 7, 13, NULL),
+    ARB_CKPT_WHOLE("layer0.memory.fcg", "p", ARB_I8, 1, 1, NULL),
+    ARB_CKPT_WHOLE("layer0.memory.fcg", "r", ARB_U16, 0, 5, NULL),
+    ARB_CKPT_WHOLE("layer10.glu", "c", ARB_I32, 1, 1000, NULL),
 };
 
 void state_fill(state *s, int64_t step) {

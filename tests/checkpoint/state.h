@@ -9,6 +9,9 @@
 
 enum { STATE_ARRAYS = 7, STATE_BYTES = 4096 };
 
+/* The file that rank 0 writes. */
+#define RANK0 "rank-00000.h5"
+
 #define STATE_IDENTITY "model.dim=64\ntrain.peak=0.1\nrun.seed=7\n"
 #define STATE_CONFIG "[model]\ndim = 64\n"
 
@@ -33,7 +36,7 @@ int64_t state_latest(const char *dir);
 /* cmocka fixtures: *test becomes the path of a fresh folder, removed at the end. */
 int scratch_setup(void **test);
 int scratch_teardown(void **test);
-/* "DIR/step-.../state.h5" or, with file NULL, the folder. Static buffers, used in turn. */
+/* "DIR/step-.../FILE" or, with file NULL, the folder. Static buffers, used in turn. */
 const char *step_path(const char *dir, int64_t step, const char *file);
 bool exists(const char *path);
 /* Names in dir that contain `part`. */

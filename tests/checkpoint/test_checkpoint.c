@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/checkpoint/resign.h"
 #include "tests/checkpoint/state.h"
 #include "tests/test.h"
 
@@ -16,7 +17,7 @@ static void round_trip(void **test) {
   state_save(dir, 12);
   state_check(dir, 12);
   assert_int_equal(entries_with(dir, ""), 1);
-  assert_true(exists(step_path(dir, 12, "state.h5")));
+  assert_true(exists(step_path(dir, 12, RANK0)));
 }
 
 static void no_arrays_and_empty_texts(void **test) {
@@ -24,6 +25,70 @@ static void no_arrays_and_empty_texts(void **test) {
   arb_assert_ok(arb_ckpt_save(*test, &meta, NULL, 0));
   assert_int_equal(state_latest(*test), 0);
   arb_assert_ok(arb_ckpt_load(*test, 0, &meta, NULL, 0));
+}
+
+/* Rows of array a that rank r of n owns: contiguous, in rank order, some ranks without any. */
+static void own(arb_ckpt_array *a, int rank, int ranks) {
+  const int64_t low = a->rows * rank / ranks, high = a->rows * (rank + 1) / ranks;
+  a->first = low;
+  a->count = high - low;
+  a->host = (unsigned char *)a->host + (size_t)(low * a->columns) * arb_dtype_size(a->type);
+}
+
+/* Every rank's part of a save of `ranks` ranks; `lose` (or -1): a rank whose rows of the first array nobody writes, `twice` one
+ * whose rows are written by the next rank, too. */
+static arb_status save_sharded(const char *dir, const state *s, int ranks, int lose, int twice) {
+  arb_ckpt_part *parts[8] = {NULL};
+  char folder[ARB_CKPT_FOLDER];
+  arb_assert_ok(arb_ckpt_prepare(dir, s->meta.step, folder));
+  for (int r = 0; r < ranks; r++) {
+    const arb_ckpt_world world = {.rank = r, .ranks = ranks, .sharded = true};
+    state mine = *s;
+    for (int i = 0; i < STATE_ARRAYS; i++) {
+      mine.arrays[i].host = mine.bytes[i];
+      own(&mine.arrays[i], i == 0 && r == twice + 1 && twice >= 0 ? twice : r, ranks);
+    }
+    if (r == lose) mine.arrays[0].count = 0;
+    arb_assert_ok(arb_ckpt_write(dir, folder, &world, &mine.meta, mine.arrays, STATE_ARRAYS, &parts[r]));
+  }
+  const arb_ckpt_world world = {.rank = 0, .ranks = ranks, .sharded = true};
+  const arb_status st = arb_ckpt_commit(dir, folder, &world, &s->meta, (const arb_ckpt_part *const *)parts, ranks);
+  for (int r = 0; r < ranks; r++) free(parts[r]);
+  return st;
+}
+
+/* Any number of ranks writes, any number reads. */
+static void slices(void **test) {
+  state s, got;
+  for (int ranks = 1; ranks <= 8; ranks++) {
+    state_fill(&s, ranks);
+    arb_assert_ok(save_sharded(*test, &s, ranks, -1, -1));
+    assert_int_equal(entries_with(step_path(*test, ranks, NULL), "rank-"), ranks);
+    state_check(*test, ranks);
+    for (int readers = 1; readers <= 5; readers++) {
+      state_blank(&got);
+      for (int r = 0; r < readers; r++) {
+        arb_ckpt_array mine[STATE_ARRAYS];
+        for (int i = 0; i < STATE_ARRAYS; i++) {
+          mine[i] = got.arrays[i];
+          own(&mine[i], r, readers);
+        }
+        arb_assert_ok(arb_ckpt_load(*test, ranks, &got.meta, mine, STATE_ARRAYS));
+      }
+      assert_true(state_equal(&got, &s));
+    }
+  }
+  assert_int_equal(state_latest(*test), 8);
+}
+
+static void slices_that_do_not_fit(void **test) {
+  state s;
+  state_fill(&s, 3);
+  arb_assert_fails(save_sharded(*test, &s, 4, 0, -1), ARB_ERR_ARG, "row 0 of embed.code is in no slice");
+  arb_assert_fails(save_sharded(*test, &s, 4, 2, -1), ARB_ERR_ARG, "row 8 of embed.code is in no slice");
+  arb_assert_fails(save_sharded(*test, &s, 4, 3, -1), ARB_ERR_ARG, "row 12 of embed.code is in no slice");
+  arb_assert_fails(save_sharded(*test, &s, 4, -1, 1), ARB_ERR_ARG, "row 4 of embed.code is in two slices");
+  assert_int_equal(entries_with(*test, ""), 0);
 }
 
 static void large_numbers(void **test) {
@@ -47,9 +112,9 @@ static void many_tensors_and_blocks(void **test) {
   for (int i = 0; i < MANY; i++) {
     snprintf(names[i], sizeof names[i], "layer%d.w", i);
     small[i] = (unsigned char)(i * 37);
-    arrays[i] = (arb_ckpt_array){names[i], "code", ARB_U8, 1, 1, &small[i]};
+    arrays[i] = (arb_ckpt_array)ARB_CKPT_WHOLE(names[i], "code", ARB_U8, 1, 1, &small[i]);
   }
-  arrays[MANY] = (arb_ckpt_array){"big", "c", ARB_I32, ROWS, COLUMNS, big};
+  arrays[MANY] = (arb_ckpt_array)ARB_CKPT_WHOLE("big", "c", ARB_I32, ROWS, COLUMNS, big);
   arb_ckpt_meta meta = {.step = 1, .digest = "0123456789abcdef0123456789abcdef", .identity = "a=1\n", .config = "x"};
   arb_assert_ok(arb_ckpt_save(*test, &meta, arrays, MANY + 1));
   for (int i = 0; i < MANY; i++) arrays[i].host = &small_back[i];
@@ -68,10 +133,10 @@ static void many_tensors_and_blocks(void **test) {
 static void equal_states_give_equal_files(void **test) {
   long first_size, second_size;
   state_save(*test, 3);
-  unsigned char *first = slurp(step_path(*test, 3, "state.h5"), &first_size);
+  unsigned char *first = slurp(step_path(*test, 3, RANK0), &first_size);
   sleep(1); /* times are kept in seconds */
   state_save(*test, 3);
-  unsigned char *second = slurp(step_path(*test, 3, "state.h5"), &second_size);
+  unsigned char *second = slurp(step_path(*test, 3, RANK0), &second_size);
   assert_int_equal(first_size, second_size);
   assert_memory_equal(first, second, (size_t)first_size);
   free(first);
@@ -124,13 +189,13 @@ static void same_step_again(void **test) {
   arb_assert_ok(state_load(dir, 5, &got));
   assert_true(state_equal(&got, &s));
   assert_int_equal(entries_with(dir, ""), 1);
-  assert_int_equal(entries_with(step_path(dir, 5, NULL), ""), 1);
+  assert_int_equal(entries_with(step_path(dir, 5, NULL), ""), 2);
 }
 
 static void stale_folder_with_our_number(void **test) {
   char name[1200], file[1300];
   snprintf(name, sizeof name, "%s.tmp-%ld", step_path(*test, 4, NULL), (long)getpid());
-  snprintf(file, sizeof file, "%s/state.h5", name);
+  snprintf(file, sizeof file, "%s/rank-00000.h5", name);
   assert_int_equal(mkdir(name, 0777), 0);
   spill(file, (const unsigned char *)"half", 4);
   state_save(*test, 4);
@@ -166,7 +231,7 @@ static void bad_arguments(void **test) {
 
 static void absent_step(void **test) {
   state s;
-  arb_assert_fails(state_load(*test, 8, &s), ARB_ERR_CHECKPOINT, "step-00000008/state.h5: cannot be opened: No such file");
+  arb_assert_fails(state_load(*test, 8, &s), ARB_ERR_CHECKPOINT, "step-00000008/manifest.json: cannot be opened: No such file");
 }
 
 /* What the file holds and what the run wants differ: every message names the file and the array. */
@@ -177,14 +242,14 @@ static void other_model(void **test) {
   state_blank(&s);
   s.arrays[3].field = "x";
   arb_assert_fails(arb_ckpt_load(dir, 1, &s.meta, s.arrays, STATE_ARRAYS), ARB_ERR_CHECKPOINT,
-                   "state.h5: layer0.memory.fcg.x is missing, expected i32 7 x 13");
+                   "step-00000001: layer0.memory.fcg.x is missing, expected i32 7 x 13");
   state_blank(&s);
   arb_assert_fails(arb_ckpt_load(dir, 1, &s.meta, s.arrays, STATE_ARRAYS - 1), ARB_ERR_CHECKPOINT,
-                   "state.h5: holds layer10.glu.c, which this run does not have");
+                   "step-00000001: holds layer10.glu.c, which this run does not have");
   state_blank(&s);
   s.arrays[0].rows = 64, s.arrays[0].columns = 16;
   arb_assert_fails(arb_ckpt_load(dir, 1, &s.meta, s.arrays, STATE_ARRAYS), ARB_ERR_CHECKPOINT,
-                   "state.h5: embed.code is u8 16 x 64, expected u8 64 x 16");
+                   "step-00000001: embed.code is u8 16 x 64, expected u8 64 x 16");
   state_blank(&s);
   s.arrays[0].type = ARB_I8;
   arb_assert_fails(arb_ckpt_load(dir, 1, &s.meta, s.arrays, STATE_ARRAYS), ARB_ERR_CHECKPOINT,
@@ -240,8 +305,8 @@ static void report_of_skipped(void **test) {
   state_save(dir, 1);
   state_save(dir, 2);
   state_save(dir, 3);
-  unlink(step_path(dir, 3, "state.h5"));
-  assert_int_equal(truncate(step_path(dir, 2, "state.h5"), 1000), 0);
+  unlink(step_path(dir, 3, RANK0));
+  assert_int_equal(truncate(step_path(dir, 2, RANK0), 1000), 0);
   snprintf(name, sizeof name, "%s.tmp-77", step_path(dir, 9, NULL));
   assert_int_equal(mkdir(name, 0777), 0);
   snprintf(name, sizeof name, "%s/step-0000000004", dir); /* not our spelling: not ours */
@@ -249,8 +314,8 @@ static void report_of_skipped(void **test) {
   arb_assert_ok(arb_ckpt_latest(dir, &step, keep_report, &log));
   assert_int_equal(step, 1);
   assert_int_equal(log.lines, 3);
-  assert_non_null(strstr(log.text, "step-00000003/state.h5: cannot be opened: No such file"));
-  assert_non_null(strstr(log.text, "step-00000002/state.h5: has 1000 bytes, but its superblock says"));
+  assert_non_null(strstr(log.text, "step-00000003/rank-00000.h5: cannot be opened: No such file"));
+  assert_non_null(strstr(log.text, "step-00000002/rank-00000.h5: has 1000 bytes, but its manifest says"));
   assert_non_null(strstr(log.text, "step-00000009.tmp-77: a save that did not finish"));
   assert_string_equal(arb_fail_message(), "");
 }
@@ -273,19 +338,19 @@ static void retention_counts_only_good_ones(void **test) {
   for (int64_t step = 1; step <= 5; step++) state_save(dir, step);
   long size;
   for (int64_t step = 3; step <= 5; step++) { /* one cut short, one flipped in its data, one without its file */
-    unsigned char *bytes = slurp(step_path(dir, step, "state.h5"), &size);
+    unsigned char *bytes = slurp(step_path(dir, step, RANK0), &size);
     state s;
     state_fill(&s, step);
     for (long i = 0; step == 4 && i < size - 64; i++)
       if (memcmp(bytes + i, s.bytes[2], 64) == 0) {
         bytes[i] ^= 0x10;
-        spill(step_path(dir, step, "state.h5"), bytes, size);
+        spill(step_path(dir, step, RANK0), bytes, size);
         break;
       }
     free(bytes);
   }
-  assert_int_equal(truncate(step_path(dir, 3, "state.h5"), 5000), 0);
-  assert_int_equal(unlink(step_path(dir, 5, "state.h5")), 0);
+  assert_int_equal(truncate(step_path(dir, 3, RANK0), 5000), 0);
+  assert_int_equal(unlink(step_path(dir, 5, RANK0)), 0);
   arb_assert_ok(arb_ckpt_retain(dir, 1));
   assert_false(exists(step_path(dir, 1, NULL)));
   assert_int_equal(state_latest(dir), 2);
@@ -307,7 +372,7 @@ static void retention_sweeps_dead_writers(void **test) {
   snprintf(ours, sizeof ours, "%s.tmp-%ld", step_path(dir, 4, NULL), (long)getpid());
   snprintf(live, sizeof live, "%s.tmp-%ld", step_path(dir, 5, NULL), (long)getppid());
   assert_int_equal(mkdir(dead, 0777) | mkdir(ours, 0777) | mkdir(live, 0777), 0);
-  snprintf(file, sizeof file, "%s/state.h5", dead);
+  snprintf(file, sizeof file, "%s/rank-00000.h5", dead);
   spill(file, (const unsigned char *)"half", 4);
   state_save(dir, 1);
   arb_assert_ok(arb_ckpt_retain(dir, 1));
@@ -338,9 +403,10 @@ static void threads_load_while_one_saves(void **test) {
   long size;
   for (int64_t step = 1; step <= 20; step++) state_save(*test, step);
   state_save(*test, 99);
-  unsigned char *bytes = slurp(step_path(*test, 99, "state.h5"), &size);
-  bytes[44] ^= 1; /* the superblock's checksum: only HDF5 sees it */
-  spill(step_path(*test, 99, "state.h5"), bytes, size);
+  unsigned char *bytes = slurp(step_path(*test, 99, RANK0), &size);
+  bytes[44] ^= 1; /* the superblock's checksum: only HDF5 sees it, once the manifest has the right digest */
+  spill(step_path(*test, 99, RANK0), bytes, size);
+  manifest_resign(*test, 99);
   free(bytes);
   for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, load_thread, *test), 0);
   for (int64_t step = 21; step <= 40; step++) state_save(*test, step);
@@ -356,6 +422,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       SCRATCH(round_trip),
       SCRATCH(no_arrays_and_empty_texts),
+      SCRATCH(slices),
+      SCRATCH(slices_that_do_not_fit),
       SCRATCH(large_numbers),
       SCRATCH(many_tensors_and_blocks),
       SCRATCH(equal_states_give_equal_files),

@@ -7,102 +7,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/checkpoint/faults.h"
 #include "tests/checkpoint/state.h"
 #include "tests/test.h"
 
-/* ---- system calls under our hand: these definitions come before the C library's, also for HDF5 -------------------------- */
-
-enum { CALL_PWRITE, CALL_FSYNC, CALL_RENAME, CALL_FALLOCATE, CALL_MKDIR, CALL_MEMFD, CALLS };
-static const char *const call_names[CALLS] = {"pwrite", "fsync", "rename", "fallocate", "mkdir", "memfd_create"};
-
-static struct {
-  bool on;
-  int call;      /* which one fails */
-  int after;     /* so many succeed first */
-  int error;     /* 0: pwrite takes only a part of its bytes, fallocate is not supported */
-  bool for_ever; /* all later ones fail, too */
-  int seen, failed;
-  char log[8192]; /* "fsync state.h5; rename; ..." */
-} inject;
-
-static void note(int call, const char *path) {
-  if (!inject.on) return;
-  const char *base = path != NULL ? strrchr(path, '/') : NULL;
-  const size_t used = strlen(inject.log);
-  snprintf(inject.log + used, sizeof inject.log - used, "%s %s; ", call_names[call], base != NULL ? base + 1 : "?");
+/* A checkpoint and its files; 0 also when it is not there. */
+static int system_remove(const char *path) {
+  char command[1400];
+  snprintf(command, sizeof command, "rm -rf '%s'", path);
+  return system(command);
 }
 
-static void note_fd(int call, int fd) {
-  char link[64], path[1024];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  const ssize_t n = readlink(link, path, sizeof path - 1);
-  path[n > 0 ? n : 0] = '\0';
-  note(call, path);
-}
+static bool no_exchange; /* for the next saves */
 
-/* Not the layout that HDF5 makes in memory. */
-static bool on_disk(int fd) {
-  struct stat info;
-  return fstat(fd, &info) == 0 && info.st_nlink > 0;
-}
-
-static bool fails(int call) {
-  if (!inject.on || inject.call != call) return false;
-  const int n = inject.seen++;
-  if (n < inject.after || (n > inject.after && !inject.for_ever)) return false;
-  inject.failed++;
-  return true;
-}
-
-ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at) {
-  if (inject.on && on_disk(fd)) note_fd(CALL_PWRITE, fd);
-  if (inject.on && on_disk(fd) && fails(CALL_PWRITE)) {
-    if (inject.error != 0) return errno = inject.error, -1;
-    count = count > 1 ? count / 2 : count;
-  }
-  return syscall(SYS_pwrite64, fd, bytes, count, at);
-}
-int fsync(int fd) {
-  note_fd(CALL_FSYNC, fd);
-  if (fails(CALL_FSYNC)) return errno = inject.error, -1;
-  return (int)syscall(SYS_fsync, fd);
-}
-int rename(const char *from, const char *to) {
-  note(CALL_RENAME, to);
-  if (fails(CALL_RENAME)) return errno = inject.error, -1;
-  return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-}
-int fallocate(int fd, int mode, off_t at, off_t bytes) {
-  if (fails(CALL_FALLOCATE)) return errno = inject.error != 0 ? inject.error : EOPNOTSUPP, -1;
-  return (int)syscall(SYS_fallocate, fd, mode, at, bytes);
-}
-int mkdir(const char *path, mode_t mode) {
-  if (fails(CALL_MKDIR)) return errno = inject.error, -1;
-  return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
-}
-
-int memfd_create(const char *name, unsigned flags) {
-  if (fails(CALL_MEMFD)) return errno = inject.error, -1;
-  return (int)syscall(SYS_memfd_create, name, flags);
-}
-
-static arb_status save_injected(const char *dir, int64_t step, int call, int after, int error, bool for_ever) {
+static arb_status save_faulty(const char *dir, int64_t step, int call, int after, int error, bool for_ever) {
   state s;
   state_fill(&s, step);
-  memset(&inject, 0, sizeof inject);
-  inject.call = call, inject.after = after, inject.error = error, inject.for_ever = for_ever;
-  inject.on = true;
+  memset(&fault, 0, sizeof fault);
+  fault.call = call, fault.after = after, fault.error = error, fault.for_ever = for_ever;
+  fault.no_exchange = no_exchange;
+  fault.on = true;
+  arb_io_use(&fault_io);
   const arb_status st = arb_ckpt_save(dir, &s.meta, s.arrays, STATE_ARRAYS);
-  inject.on = false;
+  fault.on = false;
+  arb_io_use(NULL);
   return st;
 }
 
@@ -115,8 +50,8 @@ static void sweep(void **test, int call, int error, bool for_ever, const char *r
   int after = 0;
   state_save(dir, 1);
   for (;; after++) {
-    const arb_status st = save_injected(dir, 2, call, after, error, for_ever);
-    if (inject.failed == 0) break;
+    const arb_status st = save_faulty(dir, 2, call, after, error, for_ever);
+    if (fault.failed == 0) break;
     if (st != ARB_ERR_CHECKPOINT) fail_msg("%s %d failed, the save gave %s", call_names[call], after, arb_status_name(st));
     if (strstr(arb_fail_message(), reason) == NULL || strstr(arb_fail_message(), dir) == NULL)
       fail_msg("%s %d: '%s' lacks '%s' or the path", call_names[call], after, arb_fail_message(), reason);
@@ -125,7 +60,7 @@ static void sweep(void **test, int call, int error, bool for_ever, const char *r
     state_check(dir, 1);
     const int64_t newest = state_latest(dir); /* 2 when only the last fsync, after the rename, failed */
     assert_true(newest == 1 || newest == 2);
-    assert_true(newest == 1 || strstr(inject.log, "rename") != NULL);
+    assert_true(newest == 1 || strstr(fault.log, "rename") != NULL);
   }
   assert_true(after > 0);
   state_check(dir, 2);
@@ -136,66 +71,135 @@ static void failing_write_once(void **test) { sweep(test, CALL_PWRITE, EIO, fals
 static void failing_fsync(void **test) { sweep(test, CALL_FSYNC, EIO, false, "Input/output error"); }
 static void failing_rename(void **test) { sweep(test, CALL_RENAME, EIO, true, "Input/output error"); }
 static void failing_mkdir(void **test) { sweep(test, CALL_MKDIR, ENOSPC, true, "No space left on device"); }
-static void failing_reserve(void **test) { sweep(test, CALL_FALLOCATE, ENOSPC, true, "No space left on device"); }
+static void failing_reserve(void **test) { sweep(test, CALL_RESERVE, ENOSPC, true, "No space left on device"); }
+
+static void failing_open(void **test) { sweep(test, CALL_OPEN, EIO, true, "Input/output error"); }
+
+/* What close says of a file counts; of a folder that was opened for fsync it means nothing. */
+static void failing_close(void **test) {
+  const char *dir = *test;
+  int failed = 0, after = 0;
+  for (;; after++) {
+    const arb_status st = save_faulty(dir, 2, CALL_CLOSE, after, EIO, false);
+    if (fault.failed == 0) break;
+    assert_true(st == ARB_OK || st == ARB_ERR_CHECKPOINT);
+    failed += st != ARB_OK;
+    assert_true(st == ARB_OK || strstr(arb_fail_message(), "Input/output error") != NULL);
+    arb_fail_clear();
+    assert_int_equal(entries_with(dir, ".tmp-"), 0);
+  }
+  assert_int_equal(failed, 2); /* the data and the manifest */
+  state_check(dir, 2);
+}
 
 static void failing_replacement(void **test) {
   const char *dir = *test;
-  for (int after = 0; after < 2; after++) {
-    state_save(dir, 2);
-    arb_assert_fails(save_injected(dir, 2, CALL_RENAME, after, EXDEV, true), ARB_ERR_CHECKPOINT, "cannot be renamed");
+  state_save(dir, 2);
+  arb_assert_fails(save_faulty(dir, 2, CALL_RENAME, 0, EXDEV, true), ARB_ERR_CHECKPOINT, "cannot be renamed");
+  arb_assert_fails(save_faulty(dir, 2, CALL_EXCHANGE, 0, EIO, true), ARB_ERR_CHECKPOINT, "cannot be renamed");
+  assert_int_equal(entries_with(dir, ""), 1);
+  state_check(dir, 2);
+  no_exchange = true;
+  for (int after = 1; after < 3; after++) { /* the old one moved aside, the new one in its place */
+    arb_assert_fails(save_faulty(dir, 2, CALL_RENAME, after, EXDEV, false), ARB_ERR_CHECKPOINT, "cannot be renamed");
     assert_int_equal(entries_with(dir, ""), 1);
     state_check(dir, 2);
   }
+  arb_assert_ok(save_faulty(dir, 2, CALLS, 1000, 0, false));
+  no_exchange = false;
+  assert_int_equal(entries_with(dir, ""), 1);
+  state_check(dir, 2);
 }
 
 static void short_writes(void **test) {
-  arb_assert_ok(save_injected(*test, 3, CALL_PWRITE, 0, 0, true));
-  assert_true(inject.failed > 10);
+  arb_assert_ok(save_faulty(*test, 3, CALL_PWRITE, 0, 0, true));
+  assert_true(fault.failed > 10);
   state_check(*test, 3);
 }
 
 static void file_system_without_reserve(void **test) {
-  arb_assert_ok(save_injected(*test, 3, CALL_FALLOCATE, 0, 0, true));
-  assert_int_equal(inject.failed, 1);
+  arb_assert_ok(save_faulty(*test, 3, CALL_RESERVE, 0, 0, true));
+  assert_int_equal(fault.failed, 1);
   state_check(*test, 3);
 }
 
 static void system_without_memory_files(void **test) {
-  arb_assert_ok(save_injected(*test, 3, CALL_MEMFD, 0, ENOSYS, true));
-  assert_int_equal(inject.failed, 1);
-  assert_int_equal(entries_with(step_path(*test, 3, NULL), ""), 1);
+  arb_assert_ok(save_faulty(*test, 3, CALL_MEMORY, 0, ENOSYS, true));
+  assert_int_equal(fault.failed, 1);
+  assert_int_equal(entries_with(step_path(*test, 3, NULL), ""), 2);
   state_check(*test, 3);
 }
 
 static void folder_without_fsync(void **test) { /* EINVAL means that the file system has none for folders */
   state_save(*test, 1);
-  arb_assert_ok(save_injected(*test, 3, CALL_FSYNC, 1, EINVAL, true));
-  assert_true(inject.failed >= 2);
+  arb_assert_ok(save_faulty(*test, 3, CALL_FSYNC, 2, EINVAL, true));
+  assert_true(fault.failed >= 2);
   state_check(*test, 3);
 }
 
-/* The order that makes it durable: data, its folder, the new name, the parent; and nothing is written to a file after its
- * fsync. */
+/* The order that makes it durable: data, manifest, their folder, the new name, the parent; and nothing is written to a file
+ * after its fsync. */
 static void order_of_calls(void **test) {
-  char expected[400], number[32];
+  char expected[400];
+  const long pid = (long)getpid();
   state_save(*test, 1);
   const char *parent = strrchr(*test, '/') + 1;
   for (int again = 0; again < 2; again++) {
-    arb_assert_ok(save_injected(*test, 2, CALLS, 0, 0, false));
-    const char *at = inject.log;
-    while (strncmp(at, "pwrite state.h5; ", 17) == 0) at += 17;
-    assert_true(at > inject.log);
-    snprintf(number, sizeof number, "%ld", (long)getpid());
-    if (again == 0)
-      snprintf(expected, sizeof expected, "fsync state.h5; fsync step-00000002.tmp-%s; rename step-00000002; fsync %s; ",
-               number, parent);
-    else /* the folder is there: only its file changes place */
-      snprintf(expected, sizeof expected,
-               "fsync state.h5; fsync step-00000002.tmp-%s; rename step-00000002; rename state.h5; fsync step-00000002; "
-               "fsync %s; ",
-               number, parent);
+    arb_assert_ok(save_faulty(*test, 2, CALLS, 1000, 0, false));
+    const char *at = fault.log;
+    while (strncmp(at, "pwrite rank-00000.h5; ", 22) == 0) at += 22;
+    assert_true(at > fault.log);
+    snprintf(expected, sizeof expected,
+             "fsync rank-00000.h5; pwrite manifest.json; fsync manifest.json; fsync step-00000002.tmp-%ld; "
+             "rename step-00000002; %sfsync %s; ",
+             pid, again == 0 ? "" : "exchange step-00000002; ", parent); /* the folder is there: both change names */
     assert_string_equal(at, expected);
   }
+}
+
+/* Every call of a save is the last one of its process, and every write, too, when it is half done. */
+static void killed_at_every_call(void **test) {
+  const char *dir = *test;
+  int kills = 0, committed = 0;
+  for (int again = 0; again < 3; again++) /* a new step; one that is there; the same without exchange of names */
+    for (int half = 0; half < 2; half++)
+      for (int after = 0;; after++) {
+        int status;
+        if (again == 0) assert_int_equal(system_remove(step_path(dir, 2, NULL)), 0);
+        state_save(dir, 1);
+        if (again > 0) state_save(dir, 2);
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+          state s;
+          state_fill(&s, 2);
+          memset(&fault, 0, sizeof fault);
+          fault = (faults){.on = true, .call = half ? CALL_PWRITE : CALLS, .after = after, .kill = true};
+          fault.error = half ? 0 : EIO;
+          fault.no_exchange = again == 2;
+          arb_io_use(&fault_io);
+          _exit(arb_ckpt_save(dir, &s.meta, s.arrays, STATE_ARRAYS) == ARB_OK ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status)) {
+          assert_int_equal(WEXITSTATUS(status), 0);
+          state_check(dir, 2);
+          break;
+        }
+        kills++;
+        assert_int_equal(WTERMSIG(status), SIGKILL);
+        state_check(dir, 1);
+        const int64_t newest = state_latest(dir);
+        /* Without exchange a step that is saved again is away for a moment. */
+        if (again == 1 && newest != 2) fail_msg("killed at call %d: step 2 was there and is not any more", after);
+        assert_true(newest == 1 || newest == 2);
+        state_check(dir, newest);
+        committed += newest == 2;
+        arb_assert_ok(arb_ckpt_retain(dir, 5)); /* the next save sweeps what is left */
+        assert_int_equal(entries_with(dir, ".tmp-") + entries_with(dir, ".old-"), 0);
+      }
+  print_message("%d kills, %d with step 2 there\n", kills, committed);
+  assert_true(kills > 60);
 }
 
 /* ---- kill -9 ---------------------------------------------------------------------------------------------------------- */
@@ -256,7 +260,7 @@ static void killed_again_and_again(void **test) {
 static arb_status save_big(const char *dir, int64_t step, int64_t kib) {
   unsigned char *bytes = calloc(1024, (size_t)kib);
   assert_non_null(bytes);
-  const arb_ckpt_array array = {"big", "code", ARB_U8, kib, 1024, bytes};
+  const arb_ckpt_array array = ARB_CKPT_WHOLE("big", "code", ARB_U8, kib, 1024, bytes);
   const arb_ckpt_meta meta = {
       .step = step, .digest = "00000000000000000000000000000000", .identity = STATE_IDENTITY, .config = STATE_CONFIG};
   const arb_status st = arb_ckpt_save(dir, &meta, &array, 1);
@@ -284,14 +288,15 @@ static void full_disk(void **test) {
   /* Every size around the limit, with the early notice and, as on file systems that cannot reserve, without. */
   for (int64_t kib = 780; kib < 1030; kib += 6)
     for (int blind = 0; blind < 2; blind++) {
-      memset(&inject, 0, sizeof inject);
-      inject.call = CALL_FALLOCATE, inject.for_ever = true, inject.on = blind == 1;
+      memset(&fault, 0, sizeof fault);
+      fault.call = CALL_RESERVE, fault.for_ever = true, fault.on = blind == 1;
+      arb_io_use(&fault_io);
       const arb_status st = save_big(dir, 2, kib);
-      inject.on = false;
+      fault.on = false;
       if (st == ARB_OK) {
         assert_int_equal(state_latest(dir), 2);
         arb_assert_ok(arb_ckpt_retain(dir, 2));
-        assert_int_equal(unlink(step_path(dir, 2, "state.h5")) | rmdir(step_path(dir, 2, NULL)), 0);
+        assert_int_equal(system_remove(step_path(dir, 2, NULL)), 0);
       } else {
         assert_int_equal(st, ARB_ERR_CHECKPOINT);
         assert_non_null(strstr(arb_fail_message(), "No space left on device"));
@@ -319,6 +324,8 @@ int main(void) {
       SCRATCH(failing_write_once),
       SCRATCH(failing_fsync),
       SCRATCH(failing_rename),
+      SCRATCH(failing_open),
+      SCRATCH(failing_close),
       SCRATCH(failing_mkdir),
       SCRATCH(failing_reserve),
       SCRATCH(failing_replacement),
@@ -327,6 +334,7 @@ int main(void) {
       SCRATCH(system_without_memory_files),
       SCRATCH(folder_without_fsync),
       SCRATCH(order_of_calls),
+      SCRATCH(killed_at_every_call),
       SCRATCH(killed_again_and_again),
       cmocka_unit_test_setup_teardown(full_disk, scratch_setup, unmount_teardown),
   };

@@ -75,7 +75,7 @@ one "another seed and step size than the checkpoint's" 4 \
 if grep -q 'model.dim' "$log"; then fail "settings that agree are listed too" "$(cat "$log")"; else pass "only settings that differ are listed"; fi
 one "another text than the checkpoint's" 4 'data.train.fingerprint' --set data.train="$text/smoke.valid.txt.xz"
 expect "eval without a checkpoint" 4 'no checkpoint in .*/none/tiny/checkpoints' "$ARBDIST" eval "$config" --set run.dir="$scratch/none"
-for file in "$scratch"/runs/tiny/checkpoints/step-*/state.h5; do truncate -s 5000 "$file"; done
+for file in "$scratch"/runs/tiny/checkpoints/step-*/rank-00000.h5; do truncate -s 5000 "$file"; done
 one "nothing but damaged checkpoints" 4 'checkpoint' --set checkpoint.every=3
 contains "nothing but damaged checkpoints: each is named" "$(cat "$log")" 'skipped checkpoint: .*step-00000003' \
   'skipped checkpoint: .*step-00000006'
@@ -112,7 +112,7 @@ ranks "unknown key" 2 'unknown key; did you mean train.grains' 2 --set train.gra
 distinct=cat
 ranks "more ranks than grains" 2 'train.grains = 2, but 3 ranks were started' 3 --set train.grains=2
 ranks "no text" 3 'nowhere.txt: cannot be opened' 2 --set data.train="$scratch/nowhere.txt"
-for file in "$scratch"/runs/tiny/checkpoints/step-*/state.h5; do truncate -s 5000 "$file"; done
+for file in "$scratch"/runs/tiny/checkpoints/step-*/rank-00000.h5; do truncate -s 5000 "$file"; done
 ranks "nothing but damaged checkpoints" 4 'checkpoint' 2 --set checkpoint.every=3
 
 # rank NAME CODE PATTERN OPTION...: rank 1 of three gets these options, and all start afresh.

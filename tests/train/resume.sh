@@ -89,7 +89,7 @@ done
 
 # damage WHERE STEP: one bit, or with a third argument everything from that byte on.
 damage() {
-  local file=$1/tiny/checkpoints/step-$(printf %08d "$2")/state.h5 byte
+  local file=$1/tiny/checkpoints/step-$(printf %08d "$2")/rank-00000.h5 byte
   if [ $# -eq 3 ]; then truncate -s "$3" "$file"; return; fi
   byte=$(od -An -tu1 -j70000 -N1 "$file")
   printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$file" bs=1 seek=70000 conv=notrunc 2>/dev/null
@@ -100,11 +100,11 @@ for kind in "a flipped bit" "a truncated file" "both, and a save that did not fi
   why=() at=55
   case $kind in
     "a flipped"*) damage "$scratch/damaged" 60; why=('skipped checkpoint: .*step-00000060.*damaged') ;;
-    "a truncated"*) damage "$scratch/damaged" 60 5000; why=('skipped checkpoint: .*step-00000060/state.h5') ;;
+    "a truncated"*) damage "$scratch/damaged" 60 5000; why=('skipped checkpoint: .*step-00000060/rank-00000.h5') ;;
     *)
       damage "$scratch/damaged" 60; damage "$scratch/damaged" 55 0; at=50
       mkdir "$scratch/damaged/tiny/checkpoints/step-00000061.tmp-99999999"
-      why=('skipped checkpoint: .*step-00000060.*damaged' 'skipped checkpoint: .*step-00000055/state.h5'
+      why=('skipped checkpoint: .*step-00000060.*damaged' 'skipped checkpoint: .*step-00000055/rank-00000.h5'
         'skipped checkpoint: .*step-00000061.tmp-99999999: a save that did not finish') ;;
   esac
   train "$scratch/damaged" "loopback 2" "${save[@]}" --set checkpoint.keep=20

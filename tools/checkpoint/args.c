@@ -25,8 +25,11 @@ const char *arb_tool_usage(void) {
          "  export DIR FILE.safetensors  trits and exponents for other programs; W = 2^(E/8) * T\n"
          "\n"
          "  --step N, --help, --version\n"
+         "  --unverified                 looks into one checkpoint although its digests do not match, to\n"
+         "                               rescue what is left; needs a step folder or --step N\n"
          "\n"
-         "Files are read by a child process with limits on memory and time.\n"
+         "All of a checkpoint is verified before anything of it is shown. Files are read by a child\n"
+         "process with limits on memory and time.\n"
          "exit codes: 0 done, 1 different (diff), 2 command line, 4 checkpoint, 7 machine\n";
 }
 
@@ -81,6 +84,10 @@ static arb_status parse_option(int argc, char **argv, int *i, arb_tool_args *out
     *i += a[6] == '\0';
     return parse_rows(a[6] == '\0' ? next : a + 7, out);
   }
+  if (strcmp(a, "--unverified") == 0) {
+    out->unverified = true;
+    return ARB_OK;
+  }
   const bool trits = strcmp(a, "--trits") == 0;
   ARB_REQUIRE(trits || strcmp(a, "--accumulators") == 0, ARB_ERR_CONFIG, "unknown option %s; see arbckpt --help", a);
   ARB_REQUIRE(!*show, ARB_ERR_CONFIG, "--trits or --accumulators, once");
@@ -117,6 +124,7 @@ arb_status arb_tool_args_parse(int argc, char **argv, arb_tool_args *out) {
   out->command = commands[c].command;
   ARB_REQUIRE((!rows && !show) || out->command == ARB_TOOL_CAT, ARB_ERR_CONFIG,
               "--rows, --trits and --accumulators belong to cat");
+  ARB_REQUIRE(!out->unverified || out->command != ARB_TOOL_VERIFY, ARB_ERR_CONFIG, "verify --unverified: what should it do?");
   out->dir = words[1];
   out->what = words[2];
   return ARB_OK;

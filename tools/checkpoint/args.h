@@ -2,6 +2,7 @@
 #ifndef ARB_TOOLS_CHECKPOINT_ARGS_H
 #define ARB_TOOLS_CHECKPOINT_ARGS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "src/base/status.h"
@@ -27,6 +28,7 @@ typedef struct {
   int64_t step;       /* --step; -1: none given */
   int64_t begin, end; /* --rows, end excluded; end -1: to the last */
   arb_tool_show show;
+  bool unverified; /* --unverified */
 } arb_tool_args;
 
 const char *arb_tool_usage(void);

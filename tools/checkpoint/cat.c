@@ -71,8 +71,7 @@ static arb_status walk_array(FILE *out, const arb_ckpt *c, int i, const arb_tool
   arb_ckpt_walk w;
   arb_status st;
   ARB_TRY(arb_ckpt_walk_begin(&w, c, i));
-  while ((st = arb_ckpt_walk_next(&w)) == ARB_OK && w.rows > 0)
-    if (out != NULL) print_block(out, &w, args);
+  while ((st = arb_ckpt_walk_next(&w)) == ARB_OK && w.rows > 0) print_block(out, &w, args);
   arb_ckpt_walk_end(&w);
   return st;
 }
@@ -102,7 +101,6 @@ static arb_status print_array(FILE *out, const arb_ckpt *c, const void *arg, voi
   ARB_REQUIRE(args->begin < a.rows || args->begin == 0, ARB_ERR_CONFIG, "--rows: %s.%s has %" PRId64 " rows", a.tensor, a.field,
               a.rows);
   ARB_REQUIRE(args->end <= a.rows, ARB_ERR_CONFIG, "--rows: %s.%s has %" PRId64 " rows", a.tensor, a.field, a.rows);
-  ARB_TRY(walk_array(NULL, c, i, args)); /* nothing is shown of an array that is damaged further down */
   return walk_array(out, c, i, args);
 }
 
@@ -110,6 +108,7 @@ arb_status arb_tool_cat(const arb_tool_args *args) {
   arb_place p;
   arb_place_work w = {.work = print_array, .arg = args, .direct = true};
   ARB_TRY(arb_place_find(args->dir, args->step, &p));
+  p.unverified = args->unverified;
   ARB_TRY(arb_place_choose(&p));
   return arb_place_run(&p, &w);
 }

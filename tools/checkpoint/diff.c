@@ -185,9 +185,11 @@ static arb_status diff_work(FILE *out, void *arg, void *result) {
   const arb_place *p = arg;
   arb_ckpt *a = NULL, *b = NULL;
   arb_status st;
-  ARB_TRY_OUT(st, arb_ckpt_open(p[0].dir, p[0].step, &a));
-  ARB_TRY_OUT(st, arb_ckpt_open(p[1].dir, p[1].step, &b));
+  ARB_TRY_OUT(st, arb_place_open(&p[0], &a));
+  ARB_TRY_OUT(st, arb_place_open(&p[1], &b));
   ARB_TRY_OUT(st, compare_open(out, a, b, result));
+  arb_place_warn(a);
+  arb_place_warn(b);
 out:
   arb_ckpt_close(&a);
   arb_ckpt_close(&b);
@@ -200,6 +202,7 @@ arb_status arb_tool_diff(const arb_tool_args *args, int *answer) {
   bool differ = false;
   for (int i = 0; i < 2; i++) {
     ARB_TRY(arb_place_find(i == 0 ? args->dir : args->what, args->step, &p[i]));
+    p[i].unverified = args->unverified;
     ARB_TRY(arb_place_choose(&p[i]));
     arb_place_look(&p[i], &file[i]);
   }

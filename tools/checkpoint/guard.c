@@ -72,6 +72,7 @@ static arb_status work_and_print(const arb_guard *g, void *result) {
 static void run_child(const arb_guard *g, shared *s) {
 #ifdef __linux__
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 #endif
   lower(RLIMIT_CORE, 0, 0);
   lower(RLIMIT_CPU, seconds_limit(g), seconds_limit(g) + 1);

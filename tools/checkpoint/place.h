@@ -13,6 +13,7 @@ enum { ARB_PLACE_PATH = 4096 };
 typedef struct {
   char dir[ARB_PLACE_PATH]; /* the checkpoints folder */
   int64_t step;             /* -1: not chosen yet */
+  bool unverified;          /* open it although digests do not match */
 } arb_place;
 
 /* path: a run's folder, a checkpoints folder, or a step folder; step: -1 or what --step said. */
@@ -21,9 +22,9 @@ ARB_NODISCARD arb_status arb_place_find(const char *path, int64_t step, arb_plac
 ARB_NODISCARD arb_status arb_place_choose(arb_place *p);
 
 typedef struct {
-  char path[ARB_PLACE_PATH + 64]; /* the step's state.h5 */
-  uint64_t bytes;                 /* 0 when it is not there */
-  int64_t time;                   /* of its last change, seconds */
+  char path[ARB_PLACE_PATH + 64]; /* the step's folder */
+  uint64_t bytes;                 /* of the files in it; 0 when it is not there */
+  int64_t time;                   /* of the last change in it, seconds */
 } arb_place_file;
 void arb_place_look(const arb_place *p, arb_place_file *out);
 
@@ -38,7 +39,9 @@ typedef struct {
 } arb_place_work;
 ARB_NODISCARD arb_status arb_place_run(const arb_place *p, arb_place_work *w);
 
-/* For a work: reads everything and compares the digests. */
-ARB_NODISCARD arb_status arb_place_check(const arb_ckpt *c);
+/* In the child: the place's checkpoint, verified or not. */
+ARB_NODISCARD arb_status arb_place_open(const arb_place *p, arb_ckpt **out);
+/* For a work on a checkpoint opened unverified: says on stderr what was read without having its digest. */
+void arb_place_warn(const arb_ckpt *c);
 
 #endif

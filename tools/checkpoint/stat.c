@@ -251,6 +251,7 @@ arb_status arb_tool_stat(const arb_tool_args *args) {
   arb_place p;
   arb_place_work w = {.work = stat_work, .arg = args->what};
   ARB_TRY(arb_place_find(args->dir, args->step, &p));
+  p.unverified = args->unverified;
   ARB_TRY(arb_place_choose(&p));
   return arb_place_run(&p, &w);
 }

@@ -32,6 +32,7 @@ static arb_status verify_one(FILE *out, const arb_ckpt *c, const void *arg, void
   legality codes = {0};
   arb_views views;
   char hex[33];
+  int ranks, files;
   ARB_TRY(arb_views_init(&views, c));
   const int tensors = views.count;
   arb_views_deinit(&views);
@@ -40,8 +41,10 @@ static arb_status verify_one(FILE *out, const arb_ckpt *c, const void *arg, void
               codes.illegal, ARB_CODE_ILLEGAL, codes.first);
   ARB_REQUIRE(strcmp(hex, meta->digest) == 0, ARB_ERR_CHECKPOINT, "%s: its state digest is %s, its content gives %s", path,
               meta->digest, hex);
-  fprintf(out, "  structure     %s bytes, %d arrays of %d tensors, which fit together\n",
-          arb_grouped((int64_t)arb_ckpt_file_bytes(c)).text, arrays, tensors);
+  arb_ckpt_world_of(c, &ranks, &files);
+  fprintf(out, "  structure     %s bytes in %d file%s of a run on %d rank%s, %d arrays of %d tensors, which fit together\n",
+          arb_grouped((int64_t)arb_ckpt_file_bytes(c)).text, files, files == 1 ? "" : "s", ranks, ranks == 1 ? "" : "s", arrays,
+          tensors);
   fprintf(out, "  arrays        %d arrays and 2 texts have the digests that they were saved with\n", arrays);
   fprintf(out, "  codes         %s weights, all legal\n", arb_grouped(codes.weights).text);
   fprintf(out, "  state digest  %s, stored and recomputed\n", hex);
@@ -105,6 +108,7 @@ arb_status arb_tool_digest(const arb_tool_args *args) {
   arb_place p;
   arb_place_work w = {.work = digest_work};
   ARB_TRY(arb_place_find(args->dir, args->step, &p));
+  p.unverified = args->unverified;
   ARB_TRY(arb_place_choose(&p));
   return arb_place_run(&p, &w);
 }
