@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # digest.sh: the same config gives the same state and the same losses, bit for bit, on any number of ranks, over any
-# transport, on any backend, instruction set and thread count, whatever work memory held before.
+# transport, with the state replicated or sharded, on any backend, instruction set and thread count, whatever work memory held before.
 . "$(dirname "$0")/run.sh"
 
 train "$scratch/base" one
@@ -27,6 +27,12 @@ for n in 1 2 3 8; do equal "loopback, $n ranks" "loopback $n"; done
 for n in 1 2 3 4; do
   if [ -n "$MPIRUN" ]; then equal "mpirun, $n ranks" "mpi $n"; else skip "mpirun, $n ranks" "no MPI in this build"; fi
 done
+shard=(--set dist.shard_state=yes)
+for n in 2 4; do equal "sharded, loopback, $n ranks" "loopback $n" "${shard[@]}"; done
+for n in 1 2 3 4; do
+  if [ -n "$MPIRUN" ]; then equal "sharded, mpirun, $n ranks" "mpi $n" "${shard[@]}"; else skip "sharded, mpirun, $n ranks" "no MPI in this build"; fi
+done
+equal "sharded, the reference backend, 3 ranks, poisoned" "loopback 3" "${shard[@]}" --set run.device=ref --set debug.poison=yes
 equal "the reference backend, 2 ranks, poisoned work memory" "loopback 2" --set run.device=ref --set debug.poison=yes
 for isa in scalar avx2 avx512; do
   flag=$isa
