@@ -31,7 +31,7 @@ typedef struct {
 } original_shape;
 
 typedef struct {
-  const arb_weights_file *f;
+  const arb_file *f;
   uint64_t at, end; /* of the part before the data: at most ARB_ST_MAX_HEADER bytes */
   unsigned char *buffer;
   uint64_t buffer_at, buffer_used;
@@ -58,7 +58,7 @@ static arb_status take(reader *r, void *out, uint64_t bytes) {
     if (r->at < r->buffer_at || r->at >= r->buffer_at + r->buffer_used) {
       r->buffer_at = r->at;
       r->buffer_used = r->end - r->at < BUFFER ? r->end - r->at : BUFFER;
-      ARB_TRY(arb_weights_file_read(r->f, r->at, r->buffer, r->buffer_used));
+      ARB_TRY(arb_file_read(r->f, r->at, r->buffer, r->buffer_used));
     }
     const uint64_t ready = r->buffer_at + r->buffer_used - r->at, n = bytes < ready ? bytes : ready;
     memcpy(to, r->buffer + (r->at - r->buffer_at), (size_t)n);
@@ -314,7 +314,7 @@ static arb_status take_all(reader *r, arb_weights *w, int file) {
 }
 
 arb_status arb_weights_parse_gguf(arb_weights *w, int file) {
-  const arb_weights_file *f = &w->files[file];
+  const arb_file *f = &w->files[file];
   reader r = {.f = f, .end = f->size < ARB_ST_MAX_HEADER ? f->size : ARB_ST_MAX_HEADER, .alignment = 32};
   r.buffer = malloc(BUFFER);
   const arb_status st = r.buffer != NULL ? take_all(&r, w, file) : ARB_FAIL(ARB_ERR_NOMEM, "no memory to read a GGUF file");

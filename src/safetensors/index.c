@@ -96,10 +96,10 @@ static arb_status read_map(arb_weights *w, json_t *root, const char *path) {
   return st;
 }
 
-static arb_status read_index(arb_weights *w, const arb_weights_file *f, char *text) {
+static arb_status read_index(arb_weights *w, const arb_file *f, char *text) {
   static const arb_weights_json_rules rules = {4, 16, 1000000, false};
   json_t *root;
-  ARB_TRY(arb_weights_file_read(f, 0, text, f->size));
+  ARB_TRY(arb_file_read(f, 0, text, f->size));
   /* Unlike a header, this is a text file: a line may end after the object. */
   size_t used = (size_t)f->size;
   while (used > 0 && strchr(" \t\r\n", text[used - 1]) != NULL && text[used - 1] != '\0') used--;
@@ -110,8 +110,8 @@ static arb_status read_index(arb_weights *w, const arb_weights_file *f, char *te
 }
 
 arb_status arb_weights_open_index(arb_weights *w, const char *path) {
-  arb_weights_file f;
-  ARB_TRY(arb_weights_file_open(path, &f));
+  arb_file f;
+  ARB_TRY(arb_file_open(path, &f));
   w->container = "safetensors";
   arb_status st =
       f.size <= MAX_INDEX ? ARB_OK : ARB_FAIL(ARB_ERR_DATA, "%" PRIu64 " bytes, limit %d for an index", f.size, MAX_INDEX);
@@ -120,6 +120,6 @@ arb_status arb_weights_open_index(arb_weights *w, const char *path) {
   if (st == ARB_OK) st = read_index(w, &f, text);
   if (st != ARB_OK) arb_fail_context("%s", path);
   free(text);
-  arb_weights_file_close(&f);
+  arb_file_close(&f);
   return st;
 }

@@ -84,19 +84,19 @@ static arb_status add_entries(arb_weights *w, int file, json_t *header, uint64_t
 
 arb_status arb_weights_parse_safetensors(arb_weights *w, int file) {
   static const arb_weights_json_rules rules = {3, ARB_WEIGHTS_MAX_TENSORS + 1, 1000000, true};
-  const arb_weights_file *f = &w->files[file];
+  const arb_file *f = &w->files[file];
   unsigned char prefix[8];
   uint64_t length = 0;
   json_t *header = NULL;
   ARB_REQUIRE(f->size > 8, ARB_ERR_DATA, "%" PRIu64 " bytes: too short for a safetensors file", f->size);
-  ARB_TRY(arb_weights_file_read(f, 0, prefix, sizeof prefix));
+  ARB_TRY(arb_file_read(f, 0, prefix, sizeof prefix));
   for (int i = 7; i >= 0; i--) length = length << 8 | prefix[i];
   ARB_REQUIRE(length >= 2 && length <= ARB_ST_MAX_HEADER && length <= f->size - 8, ARB_ERR_DATA,
               "no safetensors file: its first 8 bytes give a header of %" PRIu64 " bytes, expected 2 to %" PRIu64, length,
               f->size - 8 < ARB_ST_MAX_HEADER ? f->size - 8 : (uint64_t)ARB_ST_MAX_HEADER);
   char *text = malloc((size_t)length);
   ARB_REQUIRE(text != NULL, ARB_ERR_NOMEM, "no memory for a header of %" PRIu64 " bytes", length);
-  arb_status st = arb_weights_file_read(f, 8, text, length);
+  arb_status st = arb_file_read(f, 8, text, length);
   if (st == ARB_OK) st = arb_weights_json(text, (size_t)length, &rules, &header);
   if (st == ARB_OK) st = add_entries(w, file, header, 8 + length, f->size);
   json_decref(header);

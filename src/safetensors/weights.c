@@ -21,10 +21,10 @@ static bool ends_with(const char *text, const char *end) {
 /* ---- opening ---------------------------------------------------------------------------------------------------------- */
 
 arb_status arb_weights_add_file(arb_weights *w, const char *path) {
-  arb_weights_file *grown = realloc(w->files, ((size_t)w->file_count + 1) * sizeof *grown);
+  arb_file *grown = realloc(w->files, ((size_t)w->file_count + 1) * sizeof *grown);
   ARB_REQUIRE(grown != NULL, ARB_ERR_NOMEM, "no memory to open %s", path);
   w->files = grown;
-  ARB_TRY(arb_weights_file_open(path, &w->files[w->file_count]));
+  ARB_TRY(arb_file_open(path, &w->files[w->file_count]));
   w->file_count++;
   return ARB_OK;
 }
@@ -32,8 +32,8 @@ arb_status arb_weights_add_file(arb_weights *w, const char *path) {
 static arb_status parse(arb_weights *w, const char *path) {
   static const char lfs[] = "version https://git-lfs";
   char head[sizeof lfs] = "";
-  const arb_weights_file *f = &w->files[0];
-  ARB_TRY(arb_weights_file_read(f, 0, head, f->size < sizeof head ? f->size : sizeof head));
+  const arb_file *f = &w->files[0];
+  ARB_TRY(arb_file_read(f, 0, head, f->size < sizeof head ? f->size : sizeof head));
   ARB_REQUIRE(memcmp(head, lfs, sizeof lfs - 1) != 0, ARB_ERR_DATA,
               "is a Git LFS pointer, not the weights: run 'git lfs pull'");
   ARB_REQUIRE(memcmp(head, "PK\3\4", 4) != 0, ARB_ERR_DATA,
@@ -106,7 +106,7 @@ arb_status arb_weights_open(const char *path, arb_weights **out) {
 
 void arb_weights_close(arb_weights **w) {
   if (*w == NULL) return;
-  for (int i = 0; i < (*w)->file_count; i++) arb_weights_file_close(&(*w)->files[i]);
+  for (int i = 0; i < (*w)->file_count; i++) arb_file_close(&(*w)->files[i]);
   for (int i = 0; i < (*w)->count; i++) free((char *)(uintptr_t)(*w)->tensors[i].name);
   free((*w)->files);
   free((*w)->tensors);
@@ -148,9 +148,9 @@ arb_status arb_weights_find(const arb_weights *w, const char *name, arb_weights_
 
 /* first + bytes within the tensor. */
 static arb_status read_bytes(const arb_weights *w, const arb_weights_tensor *t, uint64_t first, uint64_t bytes, void *out) {
-  const arb_weights_file *f = &w->files[t->file];
-  arb_status st = arb_weights_file_read(f, t->offset + first, out, bytes);
-  if (st == ARB_OK) st = arb_weights_file_unchanged(f);
+  const arb_file *f = &w->files[t->file];
+  arb_status st = arb_file_read(f, t->offset + first, out, bytes);
+  if (st == ARB_OK) st = arb_file_unchanged(f);
   if (st != ARB_OK) arb_fail_context("%s: tensor '%s'", f->path, t->name);
   return st;
 }
@@ -253,15 +253,15 @@ static void hash_text(XXH128_hash_t hash, char hex[ARB_WEIGHTS_DIGEST]) {
   for (size_t i = 0; i < sizeof bytes.digest; i++) snprintf(hex + 2 * i, 3, "%02x", bytes.digest[i]);
 }
 
-static arb_status hash_file(const arb_weights_file *f, XXH3_state_t *state, unsigned char *block, size_t room) {
+static arb_status hash_file(const arb_file *f, XXH3_state_t *state, unsigned char *block, size_t room) {
   XXH3_128bits_reset(state);
   for (uint64_t at = 0; at < f->size;) {
     const uint64_t n = f->size - at < room ? f->size - at : room;
-    ARB_TRY(arb_weights_file_read(f, at, block, n));
+    ARB_TRY(arb_file_read(f, at, block, n));
     XXH3_128bits_update(state, block, (size_t)n);
     at += n;
   }
-  return arb_weights_file_unchanged(f);
+  return arb_file_unchanged(f);
 }
 
 arb_status arb_weights_file_digest(const arb_weights *w, int file, char hex[ARB_WEIGHTS_DIGEST]) {

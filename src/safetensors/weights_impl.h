@@ -1,40 +1,22 @@
-/* What the parts of the reader share: the file that is read with bounds, the list of tensors, JSON with limits. */
+/* What the parts of the reader share: the list of tensors, JSON with limits. */
 #ifndef ARB_SRC_SAFETENSORS_WEIGHTS_IMPL_H
 #define ARB_SRC_SAFETENSORS_WEIGHTS_IMPL_H
 
 #include <jansson.h>
 #include <stdbool.h>
-#include <sys/types.h>
-#include <time.h>
 
+#include "src/base/file.h"
 #include "src/safetensors/weights.h"
 
 enum { ARB_WEIGHTS_PATH = 4096, ARB_WEIGHTS_QUOTE = 100 };
 
-typedef struct {
-  char *path;
-  int fd;
-  uint64_t size;
-  struct timespec changed; /* modification time at opening */
-} arb_weights_file;
-
 struct arb_weights {
   const char *container;
-  arb_weights_file *files;
+  arb_file *files;
   int file_count;
   arb_weights_tensor *tensors; /* sorted by name once opening is over; names are malloc'd */
   int count, room;
 };
-
-/* ---- file.c ---- */
-
-/* A regular file, opened for reading without waiting for anybody. After a failure the file is closed. */
-ARB_NODISCARD arb_status arb_weights_file_open(const char *path, arb_weights_file *out);
-void arb_weights_file_close(arb_weights_file *f);
-/* Exactly these bytes. ARB_ERR_DATA when the file ends before them. Messages do not name the file. */
-ARB_NODISCARD arb_status arb_weights_file_read(const arb_weights_file *f, uint64_t at, void *out, uint64_t bytes);
-/* ARB_ERR_DATA when size or modification time are not those seen at opening. */
-ARB_NODISCARD arb_status arb_weights_file_unchanged(const arb_weights_file *f);
 
 /* ---- tensors.c ---- */
 

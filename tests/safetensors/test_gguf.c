@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "src/safetensors/weights.h"
-#include "tests/safetensors/forge.h"
+#include "tests/safetensors/refused.h"
 #include "tests/test.h"
 
 enum { U8 = 0, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 };

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "src/safetensors/weights.h"
-#include "tests/safetensors/forge.h"
+#include "tests/safetensors/refused.h"
 #include "tests/test.h"
 
 #define MAP(entries) "{\"metadata\":{\"total_size\":8},\"weight_map\":{" entries "}}"

@@ -11,7 +11,7 @@
 
 #include "src/safetensors/safetensors.h"
 #include "src/safetensors/weights.h"
-#include "tests/safetensors/forge.h"
+#include "tests/safetensors/refused.h"
 #include "tests/test.h"
 
 static void write_bytes(const char *path, const char *bytes, size_t n) {

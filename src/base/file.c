@@ -1,12 +1,13 @@
+#include "src/base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "src/safetensors/weights_impl.h"
 
 static const char *kind_of(mode_t mode) {
   return S_ISDIR(mode)    ? "a folder"
@@ -23,7 +24,7 @@ static arb_status os_status(int why) {
   return ours ? ARB_ERR_IO : ARB_ERR_DATA;
 }
 
-static arb_status open_checked(const char *path, arb_weights_file *f) {
+static arb_status open_checked(const char *path, arb_file *f) {
   struct stat before, info;
   /* Looked at first, because opening a device can have effects of its own; and again, because the name may be another's by
    * then. */
@@ -41,22 +42,22 @@ static arb_status open_checked(const char *path, arb_weights_file *f) {
   return ARB_OK;
 }
 
-arb_status arb_weights_file_open(const char *path, arb_weights_file *out) {
+arb_status arb_file_open(const char *path, arb_file *out) {
   memset(out, 0, sizeof *out);
   out->fd = -1;
   const arb_status st = open_checked(path, out);
-  if (st != ARB_OK) arb_weights_file_close(out);
+  if (st != ARB_OK) arb_file_close(out);
   return st;
 }
 
-void arb_weights_file_close(arb_weights_file *f) {
+void arb_file_close(arb_file *f) {
   if (f->fd >= 0) close(f->fd);
   free(f->path);
   f->fd = -1;
   f->path = NULL;
 }
 
-arb_status arb_weights_file_read(const arb_weights_file *f, uint64_t at, void *out, uint64_t bytes) {
+arb_status arb_file_read(const arb_file *f, uint64_t at, void *out, uint64_t bytes) {
   unsigned char *to = out;
   ARB_REQUIRE(at <= INT64_MAX && bytes <= INT64_MAX - at, ARB_ERR_DATA, "bytes %" PRIu64 " + %" PRIu64 " lie beyond the end",
               at, bytes);
@@ -73,7 +74,7 @@ arb_status arb_weights_file_read(const arb_weights_file *f, uint64_t at, void *o
   return ARB_OK;
 }
 
-arb_status arb_weights_file_unchanged(const arb_weights_file *f) {
+arb_status arb_file_unchanged(const arb_file *f) {
   struct stat info;
   ARB_REQUIRE(fstat(f->fd, &info) == 0, ARB_ERR_IO, "fstat: %s", strerror(errno));
   ARB_REQUIRE((uint64_t)info.st_size == f->size && info.st_mtim.tv_sec == f->changed.tv_sec &&
@@ -81,4 +82,26 @@ arb_status arb_weights_file_unchanged(const arb_weights_file *f) {
               ARB_ERR_DATA, "was changed while it was in use (%" PRIu64 " bytes when it was opened, %lld now)", f->size,
               (long long)info.st_size);
   return ARB_OK;
+}
+
+arb_status arb_file_slurp(const char *path, uint64_t most, unsigned char **out, size_t *bytes) {
+  arb_file f;
+  *out = NULL;
+  ARB_TRY(arb_file_open(path, &f));
+  arb_status st = f.size <= most ? ARB_OK : ARB_FAIL(ARB_ERR_DATA, "%s: %" PRIu64 " bytes, limit %" PRIu64, path, f.size, most);
+  unsigned char *all = st == ARB_OK ? malloc((size_t)f.size) : NULL;
+  if (st == ARB_OK && all == NULL) st = ARB_FAIL(ARB_ERR_NOMEM, "%s: no memory for %" PRIu64 " bytes", path, f.size);
+  if (all != NULL) {
+    st = arb_file_read(&f, 0, all, f.size);
+    if (st == ARB_OK) st = arb_file_unchanged(&f);
+    if (st != ARB_OK) arb_fail_context("%s", path);
+  }
+  if (st == ARB_OK) {
+    *out = all;
+    *bytes = (size_t)f.size;
+  } else {
+    free(all);
+  }
+  arb_file_close(&f);
+  return st;
 }

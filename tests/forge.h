@@ -1,11 +1,9 @@
-/* Makes weight files byte by byte, sound and hostile, and checks how a reader takes them. */
-#ifndef ARB_TESTS_SAFETENSORS_FORGE_H
-#define ARB_TESTS_SAFETENSORS_FORGE_H
+/* Makes files byte by byte, sound and hostile, in a folder of their own. */
+#ifndef ARB_TESTS_FORGE_H
+#define ARB_TESTS_FORGE_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-#include "src/safetensors/weights.h"
 
 /* cmocka fixtures: *test becomes the path of a fresh folder, removed at the end with everything in it. */
 int folder_setup(void **test);
@@ -27,11 +25,5 @@ void forge_u64(forge *f, uint64_t value);
 /* A GGUF string: u64 length and the bytes. */
 void forge_string(forge *f, const char *text);
 void forge_write(forge *f, const char *path);
-
-/* A safetensors file: length prefix, header as it is, data_bytes zeros. */
-void forge_safetensors(const char *path, const char *header, size_t data_bytes);
-/* Opening fails with ARB_ERR_DATA; the message holds the file's path and every string of `texts` (NULL ends the list). */
-void refused(const char *path, const char *const *texts);
-#define REFUSED(path, ...) refused(path, (const char *const[]){__VA_ARGS__, NULL})
 
 #endif
