@@ -3,7 +3,7 @@
 #
 #   . launch/packages.sh; packages_need "${packages_build[@]}"
 packages_build=(gcc g++ libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libcmocka-dev libinih-dev
-  libjansson-dev libxxhash-dev liblzma-dev)
+  libjansson-dev libxxhash-dev liblzma-dev libpng-dev libjpeg-dev libsndfile1-dev libsamplerate0-dev)
 packages_tests=(clang libclang-rt-14-dev hdf5-tools xz-utils)
 
 # packages_has NAME: installed by the package manager, or there in another way.
@@ -19,8 +19,11 @@ packages_has() {
     libcmocka-dev) pkg-config --exists cmocka && echo yes ;;
     libinih-dev) pkg-config --exists inih && echo yes ;;
     libjansson-dev) pkg-config --exists jansson && echo yes ;;
-    libjansson-dev) pkg-config --exists jansson && echo yes ;;
     libxxhash-dev) pkg-config --exists libxxhash && echo yes ;;
+    libpng-dev) pkg-config --exists libpng && echo yes ;;
+    libjpeg-dev) pkg-config --exists libjpeg && echo yes ;;
+    libsndfile1-dev) pkg-config --exists sndfile && echo yes ;;
+    libsamplerate0-dev) pkg-config --exists samplerate && echo yes ;;
     liblzma-dev) pkg-config --exists liblzma && echo yes ;;
     libclang-rt-14-dev) compgen -G "$(clang -print-resource-dir)/lib/linux/libclang_rt.asan*" ;;
     hdf5-tools) command -v h5dump ;;

@@ -6,12 +6,14 @@ BEGIN {
   place("kernels", 2); place("kernels/rows", 2); place("kernels/host", 2); place("kernels/ref", 2); place("kernels/cpu", 2)
   place("kernels/cuda", 2); place("kernels/dense", 2); place("dist", 2); place("dist/single", 2); place("dist/loopback", 2); place("dist/mpi", 2)
   place("dist/nccl", 2); place("src/config", 3); place("src/data", 3); place("src/checkpoint", 3); place("src/safetensors", 3)
+  place("src/media", 3)
   place("src/model", 4); place("src/sidecar", 4); place("src/features", 4.5); place("src/train", 5); place("src/bench", 6); place("launch", 7); place("tools/checkpoint", 7)
   # One group, several folders.
   for (f in height) if (height[f] == 2) group[f] = f ~ /^dist/ ? "dist" : "kernels"
   # Headers of others, and the only folders that know them.
   only("mpi.h", "dist/mpi"); only("nccl.h", "dist/nccl"); only("cuda_runtime.h", "kernels/cuda dist/nccl")
   only("hdf5.h", "src/checkpoint src/features"); only("ini.h", "src/config"); only("lzma.h", "src/data")
+  only("png.h", "src/media"); only("jpeglib.h", "src/media"); only("sndfile.h", "src/media"); only("samplerate.h", "src/media")
   # Calls that end the process or read its environment are for programs.
   may["exit"] = may["_exit"] = may["_Exit"] = may["quick_exit"] = may["abort"] = may["getenv"] = "launch tools/checkpoint"
   may["_exit"] = may["_exit"] " dist/mpi"
