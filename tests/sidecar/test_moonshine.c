@@ -113,28 +113,48 @@ static void test_int8(void **state) {
   arb_moonshine_destroy(&m);
 }
 
-/* Greedy decoding, one token at a time over kept keys and values, picks what the whole sequence's logits say. */
+typedef struct {
+  int calls;
+  float last[8][WIDTH]; /* the decoder's output after the last token, call by call */
+} outputs;
+
+static void keep_output(void *arg, const char *name, const float *x, int64_t rows, int64_t width) {
+  outputs *o = arg;
+  if (strcmp(name, "decoder output") != 0) return;
+  assert_true(o->calls < 8);
+  memcpy(o->last[o->calls++], x + (rows - 1) * width, WIDTH * sizeof *x);
+}
+
+/* Greedy decoding, one token at a time over kept keys and values, gives the bits of the whole sequence at once. */
 static void test_transcribe(void **state) {
   (void)state;
   enum { MOST_TOKENS = 6 };
   static float whole[VOCABULARY];
+  static outputs stepwise, at_once;
   int32_t ids[MOST_TOKENS + 1] = {1}, again[ARB_MOONSHINE_POSITIONS];
-  int64_t count = 0;
-  arb_moonshine *m = NULL;
-  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &(arb_sidecar_options){.threads = 2, .decoder = true}, &m));
+  int64_t count = 0, by_time = 0;
+  arb_moonshine *m = NULL, *other = NULL;
+  arb_sidecar_options o = {.threads = 2, .decoder = true, .probe = keep_output, .probe_arg = &stepwise};
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &o, &m));
   arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, MOST_TOKENS, ids + 1, &count));
-  assert_true(count >= 1 && count <= MOST_TOKENS);
-  arb_assert_ok(arb_moonshine_features(m, samples, SAMPLES, encoded, NULL));
+  assert_true(count >= 2 && count <= MOST_TOKENS && stepwise.calls >= count);
+  arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, 1, again, &by_time));
+  assert_true(by_time == 1 && again[0] == ids[1]);
+  o.probe_arg = &at_once;
+  arb_assert_ok(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &o, &other));
+  arb_assert_ok(arb_moonshine_features(other, samples, SAMPLES, encoded, NULL));
   for (int64_t i = 1; i <= count; i++) {
     int32_t best = 0;
-    arb_assert_ok(arb_moonshine_logits(m, encoded, FRAMES, ids, i, whole));
+    arb_assert_ok(arb_moonshine_logits(other, encoded, FRAMES, ids, i, whole));
     for (int32_t j = 1; j < VOCABULARY; j++)
       if (whole[j] > whole[best]) best = j;
     assert_int_equal(best, ids[i]);
+    assert_memory_equal(stepwise.last[i - 1], at_once.last[i - 1], sizeof stepwise.last[0]);
   }
-  int64_t by_time = 0;
-  arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, 0, again, &by_time));
-  assert_true(by_time <= 1 + 6 && memcmp(again, ids + 1, (size_t)(count < by_time ? count : by_time) * sizeof *again) == 0);
+  arb_moonshine_destroy(&other);
+  stepwise.calls = 0;
+  arb_assert_ok(arb_moonshine_transcribe(m, samples, SAMPLES, 0, again, &by_time)); /* 6.5 a second and one */
+  assert_true(by_time <= 7 && memcmp(again, ids + 1, (size_t)(count < by_time ? count : by_time) * sizeof *again) == 0);
   const int32_t outside = VOCABULARY;
   arb_assert_fails(arb_moonshine_logits(m, encoded, FRAMES, &outside, 1, whole), ARB_ERR_DATA, "token 0 is 32768");
   arb_moonshine_destroy(&m);
