@@ -61,6 +61,8 @@ if [ -z "$quick" ]; then
   if build asan all; then tests build-asan asan -LE e2e; fi
   # Open MPI is not built for the thread sanitizer: threads and ranks that are threads.
   if build tsan all; then tests build-tsan tsan -R '^(dist_(place|single|loopback|watchdog)|cpu_pool|train_short)$'; fi
+  # Everything that parses files: seeds replayed, then 10 s of fuzzing each.
+  if build fuzz fuzz; then tests build-fuzz fuzz -L fuzz; fi
   others=()
   if build clang arbdist; then others+=(clang build-clang/arbdist -- "clang, reference backend" build-clang/arbdist --set run.device=ref --); fi
   if build refv3 arbdist; then others+=("reference backend, -march=x86-64-v3" build-refv3/arbdist --set run.device=ref --); fi
