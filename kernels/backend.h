@@ -234,8 +234,10 @@ struct arb_backend {
   uint64_t seed;
   uint32_t step;
   float eta_units;
-  int nonfinite;    /* host backends only */
-  size_t allocated; /* bytes that alloc has given out since the start */
+  int nonfinite;              /* host backends only */
+  size_t allocated;           /* bytes that alloc has given out since the start */
+  const char *where;          /* for messages: the module whose slots run; borrowed, may be NULL */
+  struct arb_lockstep *watch; /* kernels/lockstep, or NULL */
   void *ctx;
 };
 

@@ -45,6 +45,7 @@ static arb_status open_local(const arb_config *cfg, const arb_comm *comm, arb_ba
 #ifdef ARB_WITH_CUDA
   if (cfg->run.device != ARB_CONFIG_DEVICE_CPU) {
     const arb_status st = arb_backend_cuda_create(comm->local_rank, be);
+    if (st == ARB_OK) arb_cuda_sync_launches(*be, cfg->debug.synchronous);
     if (st == ARB_ERR_UNSUPPORTED && cfg->run.device == ARB_CONFIG_DEVICE_CUDA)
       arb_fail_context("%s: run.device = cuda", arb_config_origin(cfg, "run.device"));
     if (st != ARB_ERR_UNSUPPORTED || cfg->run.device == ARB_CONFIG_DEVICE_CUDA) return st;

@@ -108,6 +108,11 @@ const arb_config_row arb_config_rows[] = {
     {INT(dist, timeout_s, 120, 1, 86400, 1), .unit = "seconds", .meaning = "silence of a rank after which the others give up"},
 
     {FLAG(debug, poison, false), .meaning = "fill work memory with NaN patterns before every step"},
+    {FLAG(debug, synchronous, false), .meaning = "wait for every operation and look at its results; a value that is not finite "
+                                                 "is named with its module, row and token"},
+    {INT(debug, outlier_log2, 0, 0, 127, 1), .meaning = "with synchronous: report magnitudes above 2^this; 0 = none"},
+    {FLAG(debug, lockstep, false), .meaning = "run the reference beside the device, operation by operation on the same inputs, "
+                                              "and name the first element that differs"},
 };
 _Static_assert(sizeof arb_config_rows / sizeof arb_config_rows[0] == ARB_CONFIG_KEYS, "ARB_CONFIG_KEYS counts the rows");
 

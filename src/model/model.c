@@ -330,13 +330,21 @@ arb_status arb_model_pass_features(arb_model *m, const arb_rows *r, const int32_
 }
 
 arb_status arb_model_forward(arb_model *m, arb_pass *p) {
-  for (int i = 0; i < m->module_count; i++) ARB_TRY(m->modules[i]->ops->forward(m->modules[i], p));
+  for (int i = 0; i < m->module_count; i++) {
+    m->be->where = m->modules[i]->name;
+    ARB_TRY(m->modules[i]->ops->forward(m->modules[i], p));
+  }
+  m->be->where = NULL;
   return ARB_OK;
 }
 
 arb_status arb_model_backward(arb_model *m, arb_pass *p) {
   memset(m->fused.done, 0, (size_t)m->state.tensor_count);
-  for (int i = m->module_count - 1; i >= 0; i--) ARB_TRY(m->modules[i]->ops->backward(m->modules[i], p));
+  for (int i = m->module_count - 1; i >= 0; i--) {
+    m->be->where = m->modules[i]->name;
+    ARB_TRY(m->modules[i]->ops->backward(m->modules[i], p));
+  }
+  m->be->where = NULL;
   /* A tensor that nothing voted for takes its step too: its statistics decay. */
   for (int i = 0; p->fused && i < m->state.tensor_count; i++)
     if (!m->fused.done[i]) ARB_TRY(arb_votes_complete(p, m->state.tensors[i]));

@@ -6,6 +6,7 @@
 #include "dist/place.h"
 #include "kernels/common/math.h"
 #include "kernels/common/mix128.h"
+#include "kernels/lockstep/lockstep.h"
 #include "src/base/log.h"
 
 #define ARITHMETIC_VERSION 1           /* raised whenever the same config would give other bits */
@@ -81,6 +82,16 @@ static arb_status allocate(arb_trainer *t) {
   return st;
 }
 
+/* debug.synchronous and debug.lockstep. */
+static arb_status watch(arb_trainer *t) {
+  const arb_config *c = t->cfg;
+  const arb_lockstep_options o = {.lockstep = c->debug.lockstep,
+                                  .finite = c->debug.synchronous,
+                                  .outlier = c->debug.outlier_log2 ? arb_pow2i((int)c->debug.outlier_log2) : 0.0f,
+                                  .rank = t->comm->rank};
+  return o.lockstep || o.finite ? arb_lockstep_attach(t->be, &o) : ARB_OK;
+}
+
 static arb_status prepare(arb_trainer *t, int data) {
   const arb_config *c = t->cfg;
   const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
@@ -100,7 +111,10 @@ static arb_status prepare(arb_trainer *t, int data) {
     ARB_TRY(blame(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset), c, "data.valid"));
   }
   ARB_TRY(make_identity(t));
+  ARB_TRY(watch(t));
   ARB_TRY(arb_model_create(&spec, t->be, &t->model));
+  for (int i = 0; i < t->model->state.tensor_count; i++)
+    ARB_TRY(arb_lockstep_name(t->be, t->model->state.tensors[i]->w.id, t->model->state.tensors[i]->name));
   ARB_TRY(allocate(t));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
   t->vmax = 127 / (int)c->train.grains;

@@ -44,7 +44,10 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "dist.transport = auto",
                                                       "dist.shard_state = no",
                                                       "dist.timeout_s = 120",
-                                                      "debug.poison = no"};
+                                                      "debug.poison = no",
+                                                      "debug.synchronous = no",
+                                                      "debug.outlier_log2 = 0",
+                                                      "debug.lockstep = no"};
 
 /* Another legal value of every key, in the form in which it is printed. */
 static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
@@ -87,7 +90,10 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "dist.transport=mpi",
                                                     "dist.shard_state=yes",
                                                     "dist.timeout_s=86400",
-                                                    "debug.poison=yes"};
+                                                    "debug.poison=yes",
+                                                    "debug.synchronous=yes",
+                                                    "debug.outlier_log2=20",
+                                                    "debug.lockstep=yes"};
 
 /* The value of "section.key" in a resolved text, in out. */
 static bool value_in(const char *text, const char *key, char *out, size_t size) {

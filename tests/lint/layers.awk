@@ -4,7 +4,7 @@ BEGIN {
   # Folder, height, group. A file may include its own group and lower heights; folders of one height do not know each other.
   place("src/base", 0); place("kernels/common", 1)
   place("kernels", 2); place("kernels/rows", 2); place("kernels/host", 2); place("kernels/ref", 2); place("kernels/cpu", 2)
-  place("kernels/cuda", 2); place("kernels/dense", 2); place("dist", 2); place("dist/single", 2); place("dist/loopback", 2); place("dist/mpi", 2)
+  place("kernels/cuda", 2); place("kernels/lockstep", 2); place("kernels/dense", 2); place("dist", 2); place("dist/single", 2); place("dist/loopback", 2); place("dist/mpi", 2)
   place("dist/nccl", 2); place("src/config", 3); place("src/data", 3); place("src/checkpoint", 3); place("src/safetensors", 3)
   place("src/media", 3)
   place("src/model", 4); place("src/sidecar", 4); place("src/features", 4.5); place("src/train", 5); place("src/bench", 6); place("launch", 7); place("tools/checkpoint", 7)
