@@ -13,11 +13,14 @@ const char *arb_args_usage(void) {
          "  audit       weights, state bytes and memory of a config, counted on its real allocations\n"
          "  plan        memory and traffic by kind, with nothing allocated: needs no GPU and no MPI\n"
          "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
+         "              sidecar: time of the encoders of [sidecars], synthetic ones where none is given\n"
+         "  sidecar     check [WEIGHTS]: a folder or file, or the encoders of [sidecars] (no CONFIG.ini needed)\n"
          "\n"
          "options\n"
          "  --set SECTION.KEY=VALUE   overrides the file; may be repeated\n"
          "  --loopback N              N ranks as threads of one process, for tests and sanitizers\n"
          "  --dry-run                 plan instead of training\n"
+         "  --sidecars                audit the encoders of [sidecars] too\n"
          "  --assume-ranks N          plan for N ranks (otherwise 1)\n"
          "  --help                    this text and every key of the configuration\n"
          "  --version\n"
@@ -30,10 +33,10 @@ static int command_of(const char *word, arb_command *out) {
   static const struct {
     const char *name;
     arb_command command;
-  } commands[] = {{"train", ARB_COMMAND_TRAIN},    {"eval", ARB_COMMAND_EVAL},        {"generate", ARB_COMMAND_GENERATE},
-                  {"audit", ARB_COMMAND_AUDIT},    {"bench", ARB_COMMAND_BENCH},      {"plan", ARB_COMMAND_PLAN},
-                  {"--dry-run", ARB_COMMAND_PLAN}, {"--help", ARB_COMMAND_HELP},      {"-h", ARB_COMMAND_HELP},
-                  {"help", ARB_COMMAND_HELP},      {"--version", ARB_COMMAND_VERSION}};
+  } commands[] = {{"train", ARB_COMMAND_TRAIN},     {"eval", ARB_COMMAND_EVAL},      {"generate", ARB_COMMAND_GENERATE},
+                  {"audit", ARB_COMMAND_AUDIT},     {"bench", ARB_COMMAND_BENCH},    {"plan", ARB_COMMAND_PLAN},
+                  {"sidecar", ARB_COMMAND_SIDECAR}, {"--dry-run", ARB_COMMAND_PLAN}, {"--help", ARB_COMMAND_HELP},
+                  {"-h", ARB_COMMAND_HELP},         {"help", ARB_COMMAND_HELP},      {"--version", ARB_COMMAND_VERSION}};
   for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
     if (strcmp(word, commands[i].name) == 0) {
       *out = commands[i].command;
@@ -49,6 +52,33 @@ static arb_status parse_ranks(const char *option, const char *text, int most, in
               option, text ? text : "(nothing)", most);
   *out = (int)n;
   return ARB_OK;
+}
+
+static int one_of(const char *word, const char *const *words) {
+  while (*words && strcmp(word, *words) != 0) words++;
+  return *words != NULL;
+}
+
+/* What belongs together. */
+static arb_status check(const arb_args *a) {
+  static const char *const benches[] = {"gemm", "step", "all", "sidecar", NULL};
+  static const char *const actions[] = {"check", NULL};
+  ARB_REQUIRE(a->command != ARB_COMMAND_BENCH || (a->bench && one_of(a->bench, benches)), ARB_ERR_CONFIG,
+              "bench: expected gemm, step, sidecar or all, got %s", a->bench ? a->bench : "nothing");
+  ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || (a->action && one_of(a->action, actions)), ARB_ERR_CONFIG,
+              "sidecar: expected check, got %s", a->action ? a->action : "nothing");
+  ARB_REQUIRE(!a->ranks || a->command == ARB_COMMAND_PLAN, ARB_ERR_CONFIG,
+              "--assume-ranks: only plan and --dry-run suppose ranks; a run has those that it was started with");
+  ARB_REQUIRE(!a->sidecars || a->command == ARB_COMMAND_AUDIT, ARB_ERR_CONFIG, "--sidecars: only audit takes it");
+  const int alone = a->command == ARB_COMMAND_HELP || a->command == ARB_COMMAND_VERSION || a->command == ARB_COMMAND_SIDECAR ||
+                    (a->command == ARB_COMMAND_BENCH && (!strcmp(a->bench, "gemm") || !strcmp(a->bench, "sidecar")));
+  ARB_REQUIRE(a->config || alone, ARB_ERR_CONFIG, "no configuration file given; see arbdist --help");
+  return ARB_OK;
+}
+
+static int is_config(const char *path) {
+  const size_t n = strlen(path);
+  return n > 4 && strcmp(path + n - 4, ".ini") == 0;
 }
 
 arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
@@ -71,27 +101,25 @@ arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
     } else if (strcmp(a, "--assume-ranks") == 0) {
       ARB_TRY(parse_ranks(a, i + 1 < argc ? argv[i + 1] : NULL, 1 << 20, &out->ranks));
       i++;
+    } else if (strcmp(a, "--sidecars") == 0) {
+      out->sidecars = 1;
     } else if (a[0] == '-' && command_of(a, &command)) {
       out->command = command;
     } else if (a[0] == '-') {
       return ARB_FAIL(ARB_ERR_CONFIG, "unknown option %s; see arbdist --help", a);
     } else if (out->command == ARB_COMMAND_BENCH && !out->bench) {
       out->bench = a;
+    } else if (out->command == ARB_COMMAND_SIDECAR && !out->action) {
+      out->action = a;
+    } else if (out->command == ARB_COMMAND_SIDECAR && !is_config(a) && !out->file) {
+      out->file = a;
     } else if (!out->config) {
       out->config = a;
     } else {
       return ARB_FAIL(ARB_ERR_CONFIG, "one configuration file expected, got %s and %s", out->config, a);
     }
   }
-  ARB_REQUIRE(out->command != ARB_COMMAND_BENCH ||
-                  (out->bench && (!strcmp(out->bench, "gemm") || !strcmp(out->bench, "step") || !strcmp(out->bench, "all"))),
-              ARB_ERR_CONFIG, "bench: expected gemm, step or all, got %s", out->bench ? out->bench : "nothing");
-  ARB_REQUIRE(!out->ranks || out->command == ARB_COMMAND_PLAN, ARB_ERR_CONFIG,
-              "--assume-ranks: only plan and --dry-run suppose ranks; a run has those that it was started with");
-  const int needs_file = out->command != ARB_COMMAND_HELP && out->command != ARB_COMMAND_VERSION &&
-                         !(out->command == ARB_COMMAND_BENCH && strcmp(out->bench, "gemm") == 0);
-  ARB_REQUIRE(out->config || !needs_file, ARB_ERR_CONFIG, "no configuration file given; see arbdist --help");
-  return ARB_OK;
+  return check(out);
 }
 
 void arb_args_deinit(arb_args *a) {

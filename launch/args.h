@@ -11,6 +11,7 @@ typedef enum {
   ARB_COMMAND_AUDIT,
   ARB_COMMAND_BENCH,
   ARB_COMMAND_PLAN,
+  ARB_COMMAND_SIDECAR,
   ARB_COMMAND_HELP,
   ARB_COMMAND_VERSION
 } arb_command;
@@ -19,6 +20,9 @@ typedef struct {
   arb_command command;
   const char *config;     /* path of the ini file */
   const char *bench;      /* what to measure */
+  const char *action;     /* of sidecar: check */
+  const char *file;       /* of the action, or NULL */
+  int sidecars;           /* audit: --sidecars */
   const char **overrides; /* "section.key=value" */
   int override_count;
   int loopback; /* ranks as threads; 0: not asked for */

@@ -6,6 +6,7 @@
 #include "src/bench/step.h"
 #include "src/data/ngram.h"
 #include "launch/device.h"
+#include "launch/sidecar.h"
 #include "src/train/plan.h"
 #include "src/train/trainer.h"
 
@@ -124,7 +125,9 @@ arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_back
       st = generate(t, out);
       break;
     case ARB_COMMAND_AUDIT:
-      st = arb_comm_agree(comm, out ? arb_trainer_audit(t, out) : ARB_OK);
+      st = out ? arb_trainer_audit(t, out) : ARB_OK;
+      if (st == ARB_OK && out && args->sidecars) st = arb_command_audit_sidecars(cfg, out);
+      st = arb_comm_agree(comm, st);
       break;
     default:
       st = ARB_FAIL(ARB_ERR_ARG, "command %d", (int)args->command);

@@ -12,6 +12,7 @@
 #include "launch/args.h"
 #include "launch/commands.h"
 #include "launch/device.h"
+#include "launch/sidecar.h"
 #include "src/base/log.h"
 #ifdef ARB_WITH_MPI
 #include "dist/mpi/mpi.h"
@@ -171,6 +172,9 @@ int main(int argc, char **argv) {
       job j = {&args, &cfg, stdout, NULL};
       if (args.command == ARB_COMMAND_PLAN) {
         if (launcher_rank() == 0) st = arb_command_plan(&args, &cfg, stdout);
+        report(st);
+      } else if (args.command == ARB_COMMAND_SIDECAR || (args.bench && strcmp(args.bench, "sidecar") == 0)) {
+        st = args.bench ? arb_command_bench_sidecar(&cfg, stdout) : arb_command_sidecar(&args, &cfg, stdout);
         report(st);
       } else if (args.loopback > 0) {
         st = arb_loopback_run(args.loopback, body, &j);
