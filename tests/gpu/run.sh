@@ -72,6 +72,11 @@ for c in smoke:50 books:20; do
   if [ "$gpus" -ge 2 ]; then
     run "$config-gpu2" "$config" "$steps" 2 --set run.device=cuda
     same "$config, $steps steps: CPU = 2 GPUs (NCCL)" "$want" "$(digest_of "$logs/run-$config-gpu2.log")"
+    for n in 2 3 4; do
+      [ "$n" -le "$gpus" ] || continue
+      run "$config-gpu$n-shard" "$config" "$steps" "$n" --set run.device=cuda --set dist.shard_state=yes
+      same "$config, $steps steps: CPU = $n GPUs, sharded" "$want" "$(digest_of "$logs/run-$config-gpu$n-shard.log")"
+    done
   else
     skip "$config: 2 GPUs (this machine has one)"
   fi

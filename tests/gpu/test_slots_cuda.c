@@ -411,6 +411,61 @@ static void update_slots(int members, const int64_t *rows, int64_t k, int range)
   compare();
 }
 
+/* A slice of a stack, perhaps of no row: an update with its own sums, then fresh state. */
+static void slice_slots(int members, const int64_t *rows, int64_t k) {
+  stacks t;
+  begin("slice", members, rows[0], k, 0);
+  make_stack(&t, members, rows, k, 1, 60);
+  const int64_t n = t.side[0].n, count = gpu_below(5) ? gpu_below(n + 1) : 0, first = gpu_below(n - count + 1);
+  both *s = make(size_of(n, 1, 8), BYTES), *top = make(size_of(members, 1, 4), BYTES),
+       *low = make(size_of(members, 1, 4), BYTES);
+  both *csum = make(size_of(members, k, 8), BYTES), *msum = make(size_of(members, 1, 8), BYTES), *flips = make(16, BYTES);
+  bytes(flips, 0, 3);
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    arb_stack w = arb_stack_slice(&t.side[on_gpu], first, count);
+    w.votes += first * k;
+    w.code += first * k;
+    w.e += first;
+    w.p += first;
+    w.r += first;
+    arb_update_work work = {AT(uint64_t, s), AT(int32_t, top), AT(int32_t, low), AT(uint64_t, csum), AT(uint64_t, msum)};
+    MUST(be->ops.vote_rows(be, &w, &work));
+    MUST(be->ops.vote_columns(be, &w, &work));
+    MUST(be->ops.update(be, &w, &work, 4, 31, AT(int64_t, flips)));
+    if (count % 2) MUST(be->ops.init_stack(be, &w));
+  }
+  compare();
+}
+
+/* Packed trits, there and back through blocks with gaps; rows in blocks. */
+static void shard_slots(int64_t n, int64_t k) {
+  begin("trits", n, k, 0, 0);
+  const int64_t per_block = 1 + gpu_below(n), blocks = (n + per_block - 1) / per_block, width = arb_packed_bytes(k),
+                stride = per_block * width + gpu_below(9);
+  both *code = make(size_of(n, k, 1), BYTES), *packed = make((size_t)(blocks * stride), BYTES),
+       *back = make(size_of(n, k, 1), BYTES), *joined = make(size_of(n, width, 1), BYTES);
+  bytes(code, 0, 254);
+  bytes(packed, 0, 242);
+  send();
+  for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+    arb_backend *be = on_gpu ? gpu : ref;
+    for (int64_t b = 0; b < blocks; b++) {
+      const int64_t at = b * per_block, rows = n - at < per_block ? n - at : per_block;
+      MUST(be->ops.pack_trits(be, AT(uint8_t, code) + at * k, rows, k, AT(uint8_t, packed) + b * stride));
+    }
+    MUST(be->ops.unpack_trits(be, AT(uint8_t, packed), stride, per_block, n, k, AT(uint8_t, back)));
+    MUST(be->ops.join_rows(be, AT(uint8_t, packed), stride, per_block, n, width, AT(uint8_t, joined)));
+    MUST(be->ops.pack_trits(be, AT(uint8_t, code), 0, k, AT(uint8_t, packed)));
+    MUST(be->ops.unpack_trits(be, AT(uint8_t, packed), stride, per_block, 0, k, AT(uint8_t, back)));
+  }
+  int kept = 1;
+  for (int64_t i = 0; i < n * k; i++) kept &= arb_code_trit(back->ref[i]) == arb_code_trit(code->ref[i]);
+  gpu_check(kept, "trits: packing keeps them");
+  compare();
+}
+
 static void start_slots(int members, const int64_t *rows, int64_t k) {
   stacks t;
   begin("init_stack", members, rows[0], k, 0);
@@ -488,6 +543,8 @@ int main(int argc, char **argv) {
     grad_slots(members, rows, i % STYLES, i % 2);
     update_slots(members, rows, k, i % 3 ? 15 : 127);
     start_slots(members, rows, k);
+    slice_slots(members, rows, k);
+    shard_slots(any_width(), k);
     if (i % 2) product_slots(members, rows, k, 1 + gpu_below(40));
     if (i % 3 == 0) embed_slots(8 * (1 + gpu_below(12)), k, 1 + gpu_below(30));
     if (i % 3 == 1) digest_slot(any_width(), gpu_below(2) ? any_width() : 8 * any_width());
@@ -505,6 +562,7 @@ int main(int argc, char **argv) {
     product_slots(2, glu, 512, 64), product_slots(3, memory, 512, 64), product_slots(1, head, 512, 70),
         product_slots(1, out, 1408, 64);
     embed_slots(256, 297, 64), embed_slots(64, 297, 100), embed_slots(16, 2000, 50);
+    slice_slots(2, glu, 512), slice_slots(3, memory, 512), shard_slots(2816, 512), shard_slots(512, 1408);
     digest_slot(100000, 1), digest_slot(3, 4), digest_slot(1000, 512), digest_slot(77, 1404);
   }
   if (!small) large_shapes();
