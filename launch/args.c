@@ -14,12 +14,14 @@ const char *arb_args_usage(void) {
          "  plan        memory and traffic by kind, with nothing allocated: needs no GPU and no MPI\n"
          "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
          "              sidecar: time of the encoders of [sidecars], synthetic ones where none is given\n"
-         "  sidecar     check [WEIGHTS]: a folder or file, or the encoders of [sidecars] (no CONFIG.ini needed)\n"
+         "  sidecar     check [WEIGHTS] | encode IMAGE-OR-SOUND | transcribe SOUND, with the encoders of [sidecars]; no\n"
+         "              CONFIG.ini is needed: --set sidecars.dino=FOLDER, --set sidecars.moonshine=FOLDER\n"
          "\n"
          "options\n"
          "  --set SECTION.KEY=VALUE   overrides the file; may be repeated\n"
          "  --loopback N              N ranks as threads of one process, for tests and sanitizers\n"
          "  --dry-run                 plan instead of training\n"
+         "  --out FILE                sidecar encode: the features, as safetensors\n"
          "  --sidecars                audit the encoders of [sidecars] too\n"
          "  --assume-ranks N          plan for N ranks (otherwise 1)\n"
          "  --help                    this text and every key of the configuration\n"
@@ -62,11 +64,15 @@ static int one_of(const char *word, const char *const *words) {
 /* What belongs together. */
 static arb_status check(const arb_args *a) {
   static const char *const benches[] = {"gemm", "step", "all", "sidecar", NULL};
-  static const char *const actions[] = {"check", NULL};
+  static const char *const actions[] = {"check", "encode", "transcribe", NULL};
   ARB_REQUIRE(a->command != ARB_COMMAND_BENCH || (a->bench && one_of(a->bench, benches)), ARB_ERR_CONFIG,
               "bench: expected gemm, step, sidecar or all, got %s", a->bench ? a->bench : "nothing");
   ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || (a->action && one_of(a->action, actions)), ARB_ERR_CONFIG,
-              "sidecar: expected check, got %s", a->action ? a->action : "nothing");
+              "sidecar: expected check, encode or transcribe, got %s", a->action ? a->action : "nothing");
+  ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || a->file || strcmp(a->action, "check") == 0, ARB_ERR_CONFIG,
+              "sidecar %s: expected a file", a->action);
+  ARB_REQUIRE(!a->out || (a->command == ARB_COMMAND_SIDECAR && strcmp(a->action, "encode") == 0), ARB_ERR_CONFIG,
+              "--out: only sidecar encode takes it");
   ARB_REQUIRE(!a->ranks || a->command == ARB_COMMAND_PLAN, ARB_ERR_CONFIG,
               "--assume-ranks: only plan and --dry-run suppose ranks; a run has those that it was started with");
   ARB_REQUIRE(!a->sidecars || a->command == ARB_COMMAND_AUDIT, ARB_ERR_CONFIG, "--sidecars: only audit takes it");
@@ -101,6 +107,9 @@ arb_status arb_args_parse(int argc, char **argv, arb_args *out) {
     } else if (strcmp(a, "--assume-ranks") == 0) {
       ARB_TRY(parse_ranks(a, i + 1 < argc ? argv[i + 1] : NULL, 1 << 20, &out->ranks));
       i++;
+    } else if (strcmp(a, "--out") == 0) {
+      ARB_REQUIRE(i + 1 < argc, ARB_ERR_CONFIG, "--out: expected a file after it");
+      out->out = argv[++i];
     } else if (strcmp(a, "--sidecars") == 0) {
       out->sidecars = 1;
     } else if (a[0] == '-' && command_of(a, &command)) {

@@ -20,8 +20,9 @@ typedef struct {
   arb_command command;
   const char *config;     /* path of the ini file */
   const char *bench;      /* what to measure */
-  const char *action;     /* of sidecar: check */
+  const char *action;     /* of sidecar: check, encode, transcribe */
   const char *file;       /* of the action, or NULL */
+  const char *out;        /* --out, or NULL */
   int sidecars;           /* audit: --sidecars */
   const char **overrides; /* "section.key=value" */
   int override_count;

@@ -25,6 +25,36 @@ contains "audit --sidecars: apart from the ternary state" "$(cat "$log")" '^trai
 ask "audit without the option" 0 audit "$config" --set sidecars.dino=synthetic
 if grep -q sidecar "$log"; then fail "audit without the option does not speak of sidecars"; else pass "audit without the option does not speak of sidecars"; fi
 
+# A second of a rising tone, 16-bit WAV, written byte by byte: wav RATE SAMPLES
+le() { printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
+wav() {
+  printf "RIFF$(le $((36 + 2 * $2)))WAVEfmt $(le 16)\\x01\\x00\\x01\\x00$(le "$1")$(le $((2 * $1)))\\x02\\x00\\x10\\x00data$(le $((2 * $2)))"
+  printf "$(awk -v n="$2" 'BEGIN { for (i = 0; i < n; i++) { v = int(9000 * sin(i * i / 9000)); if (v < 0) v += 65536
+    printf "\\x%02x\\x%02x", v % 256, int(v / 256) } }')"
+}
+wav 8000 8000 >"$scratch/tone.wav"
+ask "encode a sound" 0 sidecar encode "$scratch/tone.wav" --set sidecars.moonshine=synthetic --out "$scratch/tone.safetensors"
+contains "encode a sound: 40 frames of a second" "$(cat "$log")" '^moonshine-base encoder, weights [0-9a-f]{32}$' \
+  'tone.wav \[40\]\[416\]: '
+header=$(od -An -tu4 -N4 "$scratch/tone.safetensors")
+same "encode a sound: the file of features" $((40 * 416 * 4)) $(($(stat -c %s "$scratch/tone.safetensors") - 8 - header))
+ask "transcribe" 0 sidecar transcribe "$scratch/tone.wav" --set sidecars.moonshine=synthetic
+contains "transcribe: tokens without a tokenizer" "$(cat "$log")" '^tokens \(no tokenizer.json beside the weights\):( [0-9]+)+$'
+printf 'P6\n' >"$scratch/x.ppm"
+ask "encode another format" 3 sidecar encode "$scratch/x.ppm" --set sidecars.dino=synthetic
+contains "encode another format: what was expected" "$(cat "$log")" 'x.ppm: expected an image \(.png, .jpg, .jpeg\) or a sound'
+printf 'no image' >"$scratch/x.png"
+ask "encode a broken image" 3 sidecar encode "$scratch/x.png" --set sidecars.dino=synthetic
+contains "encode a broken image: the file" "$(cat "$log")" "^arbdist: data: $scratch/x.png"
+ask "encode without an encoder" 2 sidecar encode "$scratch/tone.wav" --set sidecars.dino=synthetic
+contains "encode without an encoder: which key" "$(cat "$log")" 'sidecars.moonshine=FOLDER'
+wav 16000 400 >"$scratch/short.wav"
+ask "a sound too short" 3 sidecar transcribe "$scratch/short.wav" --set sidecars.moonshine=synthetic
+contains "a sound too short: the file and the limits" "$(cat "$log")" \
+  "^arbdist: data: $scratch/short.wav: 0.025 s of sound; 0.056 to 64 s"
+ask "encode without a file" 2 sidecar encode
+contains "encode without a file: what was expected" "$(cat "$log")" 'sidecar encode: expected a file'
+
 ask "no action" 2 sidecar
 contains "no action: what was expected" "$(cat "$log")" 'sidecar: expected check'
 ask "nothing to check" 2 sidecar check
