@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # arbckpt.sh: every command of arbckpt, on checkpoints whose content is known, on those of a real run, and on hostile ones.
-# Expects ARBCKPT, ARBDIST, FIXTURE and ST_CHECK (binaries) in the environment, and uses PYTHON (python3).
+# Expects ARBCKPT, ARBDIST, FIXTURE, ST_CHECK and WEIGHTS_PRINT (binaries) in the environment, and uses PYTHON (python3).
 . "$(dirname "$0")/../check.sh"
-: "${ARBCKPT:?the arbckpt binary}" "${ARBDIST:?the arbdist binary}" "${FIXTURE:?}" "${ST_CHECK:?}"
+: "${ARBCKPT:?the arbckpt binary}" "${ARBDIST:?the arbdist binary}" "${FIXTURE:?}" "${ST_CHECK:?}" "${WEIGHTS_PRINT:?}"
 here=$(cd "$(dirname "$0")" && pwd)
 # HDF5 1.10 itself forgets a few bytes when a header's checksum is wrong.
 printf 'leak:libhdf5\n' >"$scratch/leaks"
@@ -144,6 +144,11 @@ contains "export: notes and shapes" "$layout" '^# step = 3$' "^# digest = $diges
 same "export: trits of both members" "$(cat "$good.trits")" \
   "$("$ST_CHECK" "$scratch/t.safetensors" a.u.trit; "$ST_CHECK" "$scratch/t.safetensors" a.v.trit)"
 same "export: exponents" "$(cat "$good.e")" "$("$ST_CHECK" "$scratch/t.safetensors" b.exponent)"
+same "export: our reader sees the same tensors" "$(grep -v '^#' <<<"$layout" | cut -d' ' -f1 | sort)" \
+  "$("$WEIGHTS_PRINT" "$scratch/t.safetensors" 2>&1 | cut -d' ' -f1)"
+same "export: our reader sees the same trits" "$(cat "$good.trits")" \
+  "$("$WEIGHTS_PRINT" "$scratch/t.safetensors" a.u.trit; "$WEIGHTS_PRINT" "$scratch/t.safetensors" a.v.trit)"
+same "export: our reader sees the same exponents" "$(cat "$good.e")" "$("$WEIGHTS_PRINT" "$scratch/t.safetensors" b.exponent)"
 python=${PYTHON:-python3}
 if "$python" -c 'import safetensors' 2>/dev/null; then
   same "export: read by the Python package" "$(cat "$good.trits")" "$("$python" - "$scratch/t.safetensors" <<'PY'

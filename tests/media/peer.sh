@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # peer.sh: decoding and resampling of images against Pillow, and decoding of sound against Python's wave module.
-# ARB_PYTHON names a python3 that has Pillow; by default python3. MEDIA_PRINT: our program.
+# PYTHON names a python3 that has Pillow; by default python3. MEDIA_PRINT: our program.
 . "$(dirname "$0")/../check.sh"
-python=${ARB_PYTHON:-python3}
+python=${PYTHON:-python3}
 if ! "$python" -c 'import PIL.Image' 2>/dev/null; then
   skip "IMAGES WERE NOT COMPARED WITH PILLOW" "$python has no package PIL"
   finish

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # peer.sh: our reader and writer against the safetensors package of Python, both ways: files that one writes, the other reads;
 # and our GGUF reader against the gguf package.
-# ARB_PYTHON names a python3 that has it (and numpy); by default python3. WEIGHTS_PRINT, ST_WRITE: our programs.
+# PYTHON names a python3 that has it (and numpy); by default python3. WEIGHTS_PRINT, ST_WRITE: our programs.
 . "$(dirname "$0")/../check.sh"
-python=${ARB_PYTHON:-python3}
+python=${PYTHON:-python3}
 if ! "$python" -c 'import numpy, safetensors.numpy' 2>/dev/null; then
   skip "SAFETENSORS FILES WERE NOT COMPARED WITH ANOTHER READER" "$python has no package safetensors"
   finish
