@@ -8,11 +8,12 @@
 #include "kernels/common/mix128.h"
 #include "kernels/lockstep/lockstep.h"
 #include "src/base/log.h"
+#include "src/train/save.h"
 
 #define ARITHMETIC_VERSION 1           /* raised whenever the same config would give other bits */
 #define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
 
-enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_LOSS, SUM_COUNT, SUM_USED };
+enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_LOSS, SUM_COUNT, SUM_READY, SUM_USED };
 
 void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size) {
   snprintf(path, size, "%s/%s%s%s", cfg->run.dir, cfg->run.name, leaf[0] ? "/" : "", leaf);
@@ -148,6 +149,7 @@ arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *
 void arb_trainer_destroy(arb_trainer **trainer) {
   if (!trainer || !*trainer) return;
   arb_trainer *t = *trainer;
+  arb_save_destroy(&t->save);
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
     for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
@@ -246,7 +248,9 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   const arb_status mine = local_work(t, step);
   t->sums[SUM_FAILED] = mine != ARB_OK;
   t->sums[SUM_STOP] = t->stop && *t->stop;
+  t->sums[SUM_READY] = arb_save_ready(t, 0);
   ARB_TRY(arb_comm_all_reduce(t->comm, t->sums, slots, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
+  t->save_ready = t->sums[SUM_READY] == t->comm->size;
   if (t->sums[SUM_FAILED]) return arb_comm_agree(t->comm, mine);
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
