@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 46,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 47,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -93,7 +93,7 @@ typedef struct arb_config {
     int64_t timeout_s;
   } dist;
   struct {
-    bool poison, synchronous, lockstep;
+    bool poison, synchronous, lockstep, guards;
     int64_t outlier_log2;
   } debug;
   char origin[ARB_CONFIG_KEYS][ARB_CONFIG_ORIGIN]; /* by table row; read it through arb_config_origin */

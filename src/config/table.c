@@ -119,6 +119,8 @@ const arb_config_row arb_config_rows[] = {
     {INT(debug, outlier_log2, 0, 0, 127, 1), .meaning = "with synchronous: report magnitudes above 2^this; 0 = none"},
     {FLAG(debug, lockstep, false), .meaning = "run the reference beside the device, operation by operation on the same inputs, "
                                               "and name the first element that differs"},
+    {FLAG(debug, guards, false),
+     .meaning = "leave a guard zone behind every array and look at it in every step; an array that was overrun is named"},
 };
 _Static_assert(sizeof arb_config_rows / sizeof arb_config_rows[0] == ARB_CONFIG_KEYS, "ARB_CONFIG_KEYS counts the rows");
 

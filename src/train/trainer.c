@@ -62,13 +62,15 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
                           .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
                           .rank = rank,
                           .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
+                          .guards = cfg->debug.guards,
                           .fused_update = cfg->train.fused_update};
 }
 
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
   arb_exchange_wire(m, wire);
-  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
+  const int guards = m->spec.guards != 0; /* agreed upon after the update */
+  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count + guards);
 }
 
 /* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
@@ -223,6 +225,7 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
     done += count;
   }
   int nonfinite;
+  ARB_TRY(arb_model_check_guards(m));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   ARB_REQUIRE(
       !m->spec.fused_update || !nonfinite, ARB_ERR_NUMERIC,
@@ -260,6 +263,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
     arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
             t->model->kernel_work + t->model->kernel_scratch);
   t->warm = 1;
+  if (m->spec.guards) ARB_TRY(arb_comm_agree(t->comm, arb_model_check_guards(m)));
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
   if (m->spec.ranks) ARB_TRY(arb_comm_all_reduce(t->comm, flips, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));

@@ -49,7 +49,8 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "debug.poison = no",
                                                       "debug.synchronous = no",
                                                       "debug.outlier_log2 = 0",
-                                                      "debug.lockstep = no"};
+                                                      "debug.lockstep = no",
+                                                      "debug.guards = no"};
 
 /* Another legal value of every key, in the form in which it is printed. */
 static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
@@ -97,7 +98,8 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "debug.poison=yes",
                                                     "debug.synchronous=yes",
                                                     "debug.outlier_log2=20",
-                                                    "debug.lockstep=yes"};
+                                                    "debug.lockstep=yes",
+                                                    "debug.guards=yes"};
 
 /* The value of "section.key" in a resolved text, in out. */
 static bool value_in(const char *text, const char *key, char *out, size_t size) {
