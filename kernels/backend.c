@@ -29,12 +29,12 @@ arb_status arb_backend_validate(const arb_backend *be) {
   ARB_SLOT(glu_norm_quant);
   ARB_SLOT(xent);
   ARB_SLOT(grad_quant);
-  ARB_SLOT(dw_quant);
   ARB_SLOT(linear_dx);
   ARB_SLOT(linear_dw_vote);
   ARB_SLOT(embed_dw);
   ARB_SLOT(vote_join);
   ARB_SLOT(norm_backward);
+  ARB_SLOT(input_norm_backward);
   ARB_SLOT(gate_norm_backward);
   ARB_SLOT(mlgru_backward);
   ARB_SLOT(glu_norm_backward);

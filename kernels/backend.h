@@ -23,7 +23,8 @@ extern "C" {
 
 typedef struct arb_backend arb_backend;
 
-#define ARB_MAX_MEMBERS 4 /* matrices in one stack */
+#define ARB_MAX_MEMBERS 4  /* matrices in one stack */
+#define ARB_MAX_GRAINS 256 /* in one batch */
 
 /* The rows of a batch of grains: local grain i holds rows [i * rows_per_grain, ...) and is grain first + i * stride of the
  * step. m = grains * rows_per_grain. The random numbers of a row depend on its grain and its position in it, never on where
@@ -139,46 +140,51 @@ typedef struct {
   /* (q, s) = quantised norm(silu(u) * v). */
   arb_status (*glu_norm_quant)(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
                                int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv);
-  /* Softmax cross-entropy of bf16 logits [m][n] against targets[m] (negative: no target). Adds rint(loss * 2^20) and 1 per
-   * target to loss[0] and count[0]; g[m][n] = (p - onehot) * weight unless NULL (0 without a target). */
-  arb_status (*xent)(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
-                     float weight, float *g, int64_t *loss, int64_t *count);
+  /* Softmax cross-entropy of bf16 logits [m][n] against targets[m] (negative: no target), n = w->n. Adds rint(loss * 2^20) and
+   * 1 per target to loss[0] and count[0]. Unless hq is NULL, the gradient (p - onehot) * weight (0 without a target) leaves as
+   * grad_quant's rows (hq, sh) of w, the stack that made the logits. */
+  arb_status (*xent)(arb_backend *be, const arb_rows *r, const uint16_t *logits, const int32_t *targets, float weight,
+                     const arb_stack *w, int8_t *hq, float *sh, int64_t *loss, int64_t *count);
 
   /* ---- backward ---- */
-  /* First half of a linear's backward, h = g * 2^(e/8): hq[m][n], sh[m] = int8 rows of h by stochastic rounding (skipped when
-   * hq is NULL), and tmax[grains][members] = bits of max |h * s| over each member's columns and each grain's rows (s NULL: 1).
-   * g has row stride ldg. */
-  arb_status (*grad_quant)(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
-                           const float *s, int8_t *hq, float *sh, uint32_t *tmax);
-  /* Second half: cexp[grains][members] from tmax and tq[m][n] = SR(h * s * 2^-cexp). */
-  arb_status (*dw_quant)(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
-                         const float *s, const uint32_t *tmax, int32_t *cexp, int8_t *tq);
-  /* dx[m][k] = (float)(hq . T') * sh. */
-  arb_status (*linear_dx)(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w, float *dx);
-  /* D = tq' . q per grain, and w->votes += the grain's votes in [-vmax, vmax]. */
-  arb_status (*linear_dw_vote)(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
-                               int vmax, const arb_stack *w);
-  /* d[grains][n][k] = sum of tq rows by the id that `slot` of embed_forward read. */
+  /* A linear's output gradient g as int8 rows: h = g * 2^(e/8) over the whole stack, hq[m][n] = SR(h * 127 / max |h|),
+   * sh[m] = max |h| / 127. The slots below that give (hq, sh) do the same with g in fp32, before any rounding. g is fp32 or
+   * bf16 (the other NULL), with row stride ldg. */
+  arb_status (*grad_quant)(arb_backend *be, const arb_rows *r, const float *g, const uint16_t *g_bf16, int64_t ldg,
+                           const arb_stack *w, int use, int8_t *hq, float *sh);
+  /* dx[m][k] = bf16((float)(hq . T') * sh). */
+  arb_status (*linear_dx)(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
+                          uint16_t *dx);
+  /* D = tq' . q per grain, tq = rows of hq brought to one scale 2^c a grain (kernels/common/scale.h), and w->votes += the
+   * grain's votes in [-vmax, vmax]. (q, s): the stored input. w->uses = 1. */
+  arb_status (*linear_dw_vote)(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q,
+                               const float *s, int vmax, const arb_stack *w);
+  /* d[grains][n][k] = sum of tq rows by the id that `slot` of embed_forward read, cexp[grains] = their c; use = slot, s = 1. */
   arb_status (*embed_dw)(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int slot,
-                         int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d);
-  /* Joins the products of several uses, d[uses][grains][n][k] at cexp[uses][grains][members], into one vote a grain. */
+                         int32_t pad, const int8_t *hq, const float *sh, const arb_stack *w, int32_t *cexp, int32_t *d);
+  /* Joins the products of several uses, d[uses][grains][n][k] at cexp[uses][grains], into one vote a grain. */
   arb_status (*vote_join)(arb_backend *be, const arb_rows *r, const int32_t *d, const int32_t *cexp, int vmax,
                           const arb_stack *w);
-  /* Backward of RMSNorm at x (fp32) or y (bf16; one of them NULL): g = (accumulate ? g : 0) + d norm(x)' dy. All [m][width]. */
-  arb_status (*norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
-                              const float *inv, const int8_t *e, const float *dy, int accumulate, float *g);
-  /* Backward of gate_norm_quant: dh [m][width], dzg with row stride lddz. */
+  /* Backward of RMSNorm at x [m][width]: g = (accumulate ? g : 0) + d norm(x)' dy, all of it fp32 but dy; then, unless `below`
+   * is NULL, (hq, sh) = the new g as grad_quant's rows of below, a stack with n = width, use 0. */
+  arb_status (*norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const float *inv,
+                              const int8_t *e, const uint16_t *dy, int accumulate, float *g, const arb_stack *below, int8_t *hq,
+                              float *sh);
+  /* The same at the model's input: x bf16, g = bf16(d norm(x)' dy). */
+  arb_status (*input_norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *x, const float *inv,
+                                    const int8_t *e, const uint16_t *dy, uint16_t *g);
+  /* Backward of gate_norm_quant: dh [m][width] and dzg (row stride lddz), rounded to bf16. */
   arb_status (*gate_norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
-                                   int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *dh, float *dzg,
-                                   int64_t lddz);
-  /* Backward of mlgru_forward from dh: dzf, dzc with row stride lddz. */
+                                   int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, uint16_t *dh,
+                                   uint16_t *dzg, int64_t lddz);
+  /* Backward of mlgru_forward from dh: dzf, dzc with row stride lddz, rounded to bf16. */
   arb_status (*mlgru_backward)(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
-                               const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh, float *dzf,
-                               float *dzc, int64_t lddz);
-  /* Backward of glu_norm_quant: du, dv with row stride lddz. */
+                               const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const uint16_t *dh,
+                               uint16_t *dzf, uint16_t *dzc, int64_t lddz);
+  /* Backward of glu_norm_quant: (hq, sh) of the stack w that made [u, v], n = 2 width. */
   arb_status (*glu_norm_backward)(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
-                                  int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *du, float *dv,
-                                  int64_t lddz);
+                                  int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
+                                  int8_t *hq, float *sh);
 
   /* ---- update (after the votes are summed over ranks) ---- */
   /* work->s, top, low. */

@@ -13,13 +13,19 @@ static size_t ref_product(int64_t rows_per_grain, const arb_stack *w) {
   return larger((size_t)(2 * w->n * w->k), (size_t)(rows_per_grain * (w->n + w->k)));
 }
 
-size_t arb_backend_work_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w) {
-  if (be->kind == ARB_BACKEND_CUDA) return arb_cuda_work_bytes(rows, w->n, w->k, w->members, w->uses);
-  const int64_t wide = w->n > w->k ? w->n : w->k, columns = w->members * w->k;
+/* Of a host backend: products, an embedding's table, rows of gains or column factors. */
+size_t arb_host_slot_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w) {
+  const int64_t gains = w->n + (w->n > w->k ? w->n : w->k), columns = w->members * w->k;
   const size_t product = be->kind == ARB_BACKEND_REF ? ref_product(rows_per_grain, w)
                                                      : arb_gemm_scratch_bytes(rows, w->k, w->n, arb_backend_threads(be));
   const size_t table = w->uses > 1 ? (size_t)(w->n * w->k) * sizeof(uint16_t) : 0; /* of an embedding */
-  return larger(larger(product, table), (size_t)(wide > columns ? wide : columns) * sizeof(float));
+  const size_t most = larger(larger(product, table), (size_t)(gains > columns ? gains : columns) * sizeof(float));
+  return (most + 63) & ~(size_t)63;
+}
+
+size_t arb_backend_work_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w) {
+  if (be->kind == ARB_BACKEND_CUDA) return arb_cuda_work_bytes(rows, rows_per_grain, w->n, w->k, w->members, w->uses);
+  return arb_host_slot_bytes(be, rows, rows_per_grain, w) + arb_host_rescale_bytes(rows, w->n);
 }
 
 size_t arb_backend_scratch_bytes(const arb_backend *be, int64_t width) {

@@ -94,4 +94,7 @@ ARB_HD float arb_stochastic_round(float x, uint16_t r) {
   return f + (((float)r + 0.5f) * 0x1p-16f < d ? 1.0f : 0.0f);
 }
 
+/* The same to 2^-15, in integers after the first product: for gradient rows, |x| <= 127. */
+ARB_HD int32_t arb_round_gradient(float x, uint16_t r) { return ((int32_t)arb_rint_small(x * 0x1p15f) * 2 + (int32_t)r) >> 16; }
+
 #endif

@@ -43,7 +43,7 @@ static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, c
   return ARB_OK;
 }
 
-static arb_status product_dx(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, float *dx) {
+static arb_status product_dx(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, uint16_t *dx) {
   cpu *c = arb_host_of(be)->own;
   void *work;
   ARB_TRY(scratch(arb_host_of(be), m, w, &work));
@@ -63,8 +63,6 @@ static arb_status product_dw(arb_backend *be, const arb_host_dw *d) {
                             .step = be->step,
                             .grain = d->grain,
                             .vmax = d->vmax,
-                            .members = w->members,
-                            .begin = w->begin,
                             .cexp = d->cexp,
                             .p = w->p,
                             .votes = w->votes};

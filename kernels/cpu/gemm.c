@@ -9,7 +9,7 @@ static void forward_scalar(arb_pool *pool, int64_t m, int64_t k, int64_t n, cons
   arb_gemm_block_forward(&arb_gemm_level_scalar, pool, m, k, n, q, s, code, e, y, scratch);
 }
 static void dx_scalar(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh, const uint8_t *code,
-                      float *dx, void *scratch) {
+                      uint16_t *dx, void *scratch) {
   arb_gemm_block_dx(&arb_gemm_level_scalar, pool, m, k, n, hq, sh, code, dx, scratch);
 }
 static void dw_scalar(arb_pool *pool, int64_t rows, int64_t k, int64_t n, const int8_t *tq, const int8_t *q, int32_t *d,
@@ -24,7 +24,7 @@ static void forward_avx2(arb_pool *pool, int64_t m, int64_t k, int64_t n, const 
   arb_gemm_block_forward(&arb_gemm_level_avx2, pool, m, k, n, q, s, code, e, y, scratch);
 }
 static void dx_avx2(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh, const uint8_t *code,
-                    float *dx, void *scratch) {
+                    uint16_t *dx, void *scratch) {
   arb_gemm_block_dx(&arb_gemm_level_avx2, pool, m, k, n, hq, sh, code, dx, scratch);
 }
 static void dw_avx2(arb_pool *pool, int64_t rows, int64_t k, int64_t n, const int8_t *tq, const int8_t *q, int32_t *d,
@@ -38,7 +38,7 @@ static void forward_avx512(arb_pool *pool, int64_t m, int64_t k, int64_t n, cons
   arb_gemm_block_forward(&arb_gemm_level_avx512, pool, m, k, n, q, s, code, e, y, scratch);
 }
 static void dx_avx512(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh, const uint8_t *code,
-                      float *dx, void *scratch) {
+                      uint16_t *dx, void *scratch) {
   arb_gemm_block_dx(&arb_gemm_level_avx512, pool, m, k, n, hq, sh, code, dx, scratch);
 }
 static void dw_avx512(arb_pool *pool, int64_t rows, int64_t k, int64_t n, const int8_t *tq, const int8_t *q, int32_t *d,

@@ -19,18 +19,16 @@ extern "C" {
 
 #define ARB_GEMM_MAX_ROWS 131072 /* rows of one dw call: 131072 * 127 * 127 < 2^31 */
 
-/* Where a product D goes as votes: row n belongs to the member i with begin[i] <= n < begin[i + 1] and
- *   votes[n][k] += SR(clamp((float)D * arb_vote_scale(cexp[i] - p[n]), -vmax, vmax))
- * with the draw of element n * pad8(K) + k. A member whose cexp is ARB_NO_SCALE casts no votes. */
+/* Where a product D goes as votes:
+ *   votes[n][k] += SR(clamp((float)D * arb_vote_scale(cexp - p[n]), -vmax, vmax))
+ * with the draw of element n * pad8(K) + k. */
 typedef struct {
   arb_philox_key key; /* of ARB_DRAW_VOTE */
   uint32_t tensor, step, grain;
   int vmax; /* 1 .. 127 */
-  int members;
-  const int64_t *begin; /* [members + 1], begin[0] = 0, begin[members] = n */
-  const int32_t *cexp;  /* [members] */
-  const int8_t *p;      /* [n] */
-  int8_t *votes;        /* [n][k] */
+  int32_t cexp;
+  const int8_t *p; /* [n] */
+  int8_t *votes;   /* [n][k] */
 } arb_gemm_votes;
 
 typedef struct {
@@ -38,9 +36,9 @@ typedef struct {
   /* y[m][n] = bf16(((float)sum_k q[m][k] * T[n][k] * s[m]) * 2^(e[n] / 8)) */
   void (*forward)(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s, const uint8_t *code,
                   const int8_t *e, uint16_t *y, void *scratch);
-  /* dx[m][k] = (float)sum_n hq[m][n] * T[n][k] * sh[m] */
-  void (*dx)(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh, const uint8_t *code, float *dx,
-             void *scratch);
+  /* dx[m][k] = bf16((float)sum_n hq[m][n] * T[n][k] * sh[m]) */
+  void (*dx)(arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh, const uint8_t *code,
+             uint16_t *dx, void *scratch);
   /* D[n][k] = sum over rows of tq[row][n] * q[row][k], 1 <= rows <= ARB_GEMM_MAX_ROWS. Stored in d unless NULL, cast as votes
    * unless v is NULL. tq and q point at the first of the rows. */
   void (*dw)(arb_pool *pool, int64_t rows, int64_t k, int64_t n, const int8_t *tq, const int8_t *q, int32_t *d,

@@ -228,26 +228,6 @@ static void forward(const int8_t *a, int64_t lda, const void *b, int64_t groups,
   }
 }
 
-static void dx(const int8_t *a, int64_t lda, const void *b, int64_t groups, const int32_t *start, int rows, int columns,
-               const float *row_scale, float *out, int64_t ldo) {
-  int32_t sums[MR][NR];
-  multiply(a, lda, b, groups, start, sums);
-  for (int r = 0; r < rows; r++, out += ldo) {
-    const __m256 s = _mm256_set1_ps(row_scale[r]);
-    const __m256 y0 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(&sums[r][0])), s);
-    const __m256 y1 = _mm256_mul_ps(_mm256_cvtepi32_ps(load(&sums[r][8])), s);
-    if (columns == NR) {
-      _mm256_storeu_ps(out, y0);
-      _mm256_storeu_ps(out + 8, y1);
-    } else {
-      float part[NR];
-      _mm256_storeu_ps(part, y0);
-      _mm256_storeu_ps(part + 8, y1);
-      memcpy(out, part, (size_t)columns * sizeof *out);
-    }
-  }
-}
-
 static void dw(const void *a, const void *b, int64_t groups, const int32_t *start, int32_t *c, int64_t ldc, int accumulate) {
   (void)start;
   const int8_t *pa = a;
@@ -309,7 +289,6 @@ const arb_gemm_level arb_gemm_level_avx2 = {
     .pack_columns = pack_columns,
     .row_start = row_start,
     .forward = forward,
-    .dx = dx,
     .pack_dw_b = pack_dw_b,
     .pack_dw_a = pack_dw_a,
     .dw = dw,

@@ -219,22 +219,6 @@ static void forward(const int8_t *a, int64_t lda, const void *b, int64_t groups,
   }
 }
 
-static void dx(const int8_t *a, int64_t lda, const void *b, int64_t groups, const int32_t *start, int rows, int columns,
-               const float *row_scale, float *out, int64_t ldo) {
-  __m512i acc[MR][2];
-#pragma GCC unroll 12
-  for (int r = 0; r < MR; r++) acc[r][0] = acc[r][1] = _mm512_set1_epi32(start[r]);
-  multiply(a, lda, 4, b, groups, acc);
-  const __mmask16 in0 = first16(columns), in1 = first16(columns - 16);
-#pragma GCC unroll 12
-  for (int r = 0; r < MR; r++) {
-    if (r >= rows) break;
-    const __m512 s = _mm512_set1_ps(row_scale[r]);
-    _mm512_mask_storeu_ps(out + r * ldo, in0, _mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][0]), s));
-    _mm512_mask_storeu_ps(out + r * ldo + 16, in1, _mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][1]), s));
-  }
-}
-
 static void dw(const void *a, const void *b, int64_t groups, const int32_t *start, int32_t *c, int64_t ldc, int accumulate) {
   __m512i acc[MR][2];
 #pragma GCC unroll 12
@@ -278,7 +262,6 @@ const arb_gemm_level arb_gemm_level_avx512 = {
     .pack_columns = pack_columns,
     .row_start = row_start,
     .forward = forward,
-    .dx = dx,
     .pack_dw_b = pack_dw_b,
     .pack_dw_a = pack_dw_a,
     .dw = dw,

@@ -6,7 +6,6 @@
 #include "kernels/common/scale.h"
 
 #define LINE 64
-#define MAX_NR 32
 /* Packed B that a thread walks through again and again: half of a 1 MiB second-level cache, the rest is A and results. */
 #define B_BYTES (512 * 1024)
 #define ROWS_PER_TASK 48              /* forward and dx */
@@ -31,16 +30,15 @@ static uint8_t *line_up(void *scratch) { return (uint8_t *)scratch + (-(uintptr_
 typedef struct {
   const arb_gemm_level *level;
   int64_t m, reduction, columns, code_ld;
-  const int8_t *a, *e;
+  const int8_t *a, *e; /* e: forward, else NULL */
   const float *row_scale;
   const uint8_t *code;
-  uint16_t *y; /* forward, else NULL */
-  float *dx;
+  uint16_t *y;
   uint8_t *panels;
   size_t panel_bytes;
   int64_t panel_count, chunk; /* panels in all, and in one walk */
   int64_t task_rows, row_tasks;
-  float *column_scale; /* forward */
+  float *column_scale; /* dx: all 1, which changes no bit */
   bool copy;           /* bring rows of A to a private place of another stride first */
   int8_t *copies;      /* [worker][mr][copy_ld] */
   int64_t copy_ld;
@@ -65,6 +63,7 @@ static void pack_dx(void *arg, int task, int worker) {
   const int columns = (int)least(ARB_GEMM_B_COLUMNS, p->columns - k0);
   p->level->pack_columns(p->code + k0, p->code_ld, p->reduction, columns,
                          p->panels + (size_t)(k0 / p->level->nr) * p->panel_bytes, p->panel_bytes);
+  for (int i = 0; i < ARB_GEMM_B_COLUMNS; i++) p->column_scale[k0 + i] = 1.0f;
 }
 
 static void multiply_task(void *arg, int task, int worker) {
@@ -94,11 +93,8 @@ static void multiply_task(void *arg, int task, int worker) {
       const uint8_t *b = p->panels + (size_t)i * p->panel_bytes;
       const int64_t c0 = i * lv->nr;
       const int columns = (int)least(lv->nr, p->columns - c0);
-      if (p->y != NULL)
-        lv->forward(a, lda, b, groups, start, rows, columns, p->row_scale + m0, p->column_scale + c0,
-                    p->y + m0 * p->columns + c0, p->columns);
-      else
-        lv->dx(a, lda, b, groups, start, rows, columns, p->row_scale + m0, p->dx + m0 * p->columns + c0, p->columns);
+      lv->forward(a, lda, b, groups, start, rows, columns, p->row_scale + m0, p->column_scale + c0, p->y + m0 * p->columns + c0,
+                  p->columns);
     }
   }
 }
@@ -113,10 +109,10 @@ static void run_product(product *p, arb_pool *pool, void *scratch) {
   p->copy = p->reduction % lv->step != 0 || p->reduction % 2048 == 0;
   uint8_t *at = line_up(scratch);
   p->panels = take(&at, p->panel_bytes * (size_t)round_up(p->panel_count, ARB_GEMM_B_COLUMNS / lv->nr));
-  p->column_scale = take(&at, (size_t)round_up(p->columns, MAX_NR) * sizeof(float));
+  p->column_scale = take(&at, (size_t)round_up(p->columns, ARB_GEMM_B_COLUMNS) * sizeof(float));
   p->copies = take(&at, (size_t)(threads * lv->mr * p->copy_ld));
 
-  if (p->y != NULL)
+  if (p->e != NULL)
     arb_pool_run(pool, pack_forward, p, (int)p->panel_count);
   else
     arb_pool_run(pool, pack_dx, p, (int)ceil_div(p->columns, ARB_GEMM_B_COLUMNS));
@@ -141,9 +137,9 @@ void arb_gemm_block_forward(const arb_gemm_level *level, arb_pool *pool, int64_t
 }
 
 void arb_gemm_block_dx(const arb_gemm_level *level, arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq,
-                       const float *sh, const uint8_t *code, float *dx, void *scratch) {
+                       const float *sh, const uint8_t *code, uint16_t *dx, void *scratch) {
   product p = {
-      .level = level, .m = m, .reduction = n, .columns = k, .code_ld = k, .a = hq, .row_scale = sh, .code = code, .dx = dx};
+      .level = level, .m = m, .reduction = n, .columns = k, .code_ld = k, .a = hq, .row_scale = sh, .code = code, .y = dx};
   run_product(&p, pool, scratch);
 }
 
@@ -187,13 +183,9 @@ static void finish_row(const gradient *g, int64_t row, int64_t k0, int64_t count
   const arb_gemm_votes *v = g->v;
   if (v == NULL) return;
   const int64_t n = g->n0 + row;
-  int member = 0;
-  while (n >= v->begin[member + 1]) member++;
-  const int32_t c = v->cexp[member];
-  if (c == ARB_NO_SCALE) return;
   uint16_t draws[DW_COLUMNS];
   g->level->draws(v->key, v->tensor, v->step, v->grain, n * arb_pad8(g->k) + k0, count, draws);
-  g->level->votes(sums, count, arb_vote_scale(c - v->p[n]), (float)v->vmax, draws, v->votes + n * g->k + k0);
+  g->level->votes(sums, count, arb_vote_scale(v->cexp - v->p[n]), (float)v->vmax, draws, v->votes + n * g->k + k0);
 }
 
 static void dw_task(void *arg, int task, int worker) {
@@ -257,7 +249,7 @@ void arb_gemm_block_dw(const arb_gemm_level *level, arb_pool *pool, int64_t rows
 static size_t product_bytes(int64_t reduction, int64_t columns, int threads) {
   const int64_t panels = round_up(columns, ARB_GEMM_B_COLUMNS) * (round_up(reduction, LINE));
   const int64_t copies = threads * ARB_GEMM_MAX_MR * copy_stride(reduction);
-  return (size_t)(panels + round_up(columns, MAX_NR) * (int64_t)sizeof(float) + copies) + 4 * LINE;
+  return (size_t)(panels + round_up(columns, ARB_GEMM_B_COLUMNS) * (int64_t)sizeof(float) + copies) + 4 * LINE;
 }
 
 size_t arb_gemm_scratch_bytes(int64_t m, int64_t k, int64_t n, int threads) {

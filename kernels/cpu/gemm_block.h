@@ -28,11 +28,10 @@ typedef struct {
   void (*pack_columns)(const uint8_t *code, int64_t ld, int64_t rows, int columns, void *panels, size_t panel_bytes);
   /* start[r] for forward and dx, mr rows. */
   void (*row_start)(const int8_t *a, int64_t lda, int64_t k, int32_t *start);
-  /* The tile's first `rows` x `columns` sums go out. `groups` = padded reduction / step; ldo in elements. */
+  /* The tile's first `rows` x `columns` sums go out, dx with column scales of 1. `groups` = padded reduction / step; ldo in
+   * elements. */
   void (*forward)(const int8_t *a, int64_t lda, const void *b, int64_t groups, const int32_t *start, int rows, int columns,
                   const float *row_scale, const float *column_scale, uint16_t *out, int64_t ldo);
-  void (*dx)(const int8_t *a, int64_t lda, const void *b, int64_t groups, const int32_t *start, int rows, int columns,
-             const float *row_scale, float *out, int64_t ldo);
 
   void (*pack_dw_b)(const int8_t *q, int64_t ld, int64_t rows, int columns, void *panels, size_t panel_bytes);
   /* Always fills ARB_GEMM_A_COLUMNS columns (zero past `columns`) and start[ARB_GEMM_A_COLUMNS]. */
@@ -50,7 +49,7 @@ extern const arb_gemm_level arb_gemm_level_scalar, arb_gemm_level_avx2, arb_gemm
 void arb_gemm_block_forward(const arb_gemm_level *level, arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *q,
                             const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *scratch);
 void arb_gemm_block_dx(const arb_gemm_level *level, arb_pool *pool, int64_t m, int64_t k, int64_t n, const int8_t *hq,
-                       const float *sh, const uint8_t *code, float *dx, void *scratch);
+                       const float *sh, const uint8_t *code, uint16_t *dx, void *scratch);
 void arb_gemm_block_dw(const arb_gemm_level *level, arb_pool *pool, int64_t rows, int64_t k, int64_t n, const int8_t *tq,
                        const int8_t *q, int32_t *d, const arb_gemm_votes *v, void *scratch);
 

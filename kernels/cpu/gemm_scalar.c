@@ -43,15 +43,6 @@ static void forward(const int8_t *a, int64_t lda, const void *b, int64_t groups,
     for (int c = 0; c < columns; c++) out[r * ldo + c] = arb_bf16_of_f32(((float)acc[r][c] * row_scale[r]) * column_scale[c]);
 }
 
-static void dx(const int8_t *a, int64_t lda, const void *b, int64_t groups, const int32_t *start, int rows, int columns,
-               const float *row_scale, float *out, int64_t ldo) {
-  (void)start;
-  int32_t acc[MR][NR] = {0};
-  multiply(a, lda, 1, b, groups, acc);
-  for (int r = 0; r < rows; r++)
-    for (int c = 0; c < columns; c++) out[r * ldo + c] = (float)acc[r][c] * row_scale[r];
-}
-
 static void pack(const int8_t *x, int64_t ld, int64_t rows, int columns, int filled, int width, int8_t *panels,
                  size_t panel_bytes) {
   for (int c0 = 0; c0 < filled; c0 += width) {
@@ -96,7 +87,6 @@ const arb_gemm_level arb_gemm_level_scalar = {
     .pack_columns = pack_columns,
     .row_start = row_start,
     .forward = forward,
-    .dx = dx,
     .pack_dw_b = pack_dw_b,
     .pack_dw_a = pack_dw_a,
     .dw = dw,

@@ -78,6 +78,19 @@ static __device__ __forceinline__ void arb_store4(float *row, int i, int width, 
   }
 }
 
+/* Four values rounded to bf16; V: one 8-byte store. */
+template <bool V>
+static __device__ __forceinline__ void arb_store4(uint16_t *row, int i, int width, const float v[4]) {
+  if (V) {
+    const uint32_t a = arb_bf16_of_f32(v[0]), b = arb_bf16_of_f32(v[1]), c = arb_bf16_of_f32(v[2]), d = arb_bf16_of_f32(v[3]);
+    *reinterpret_cast<uint2 *>(row + i) = make_uint2(a | b << 16, c | d << 16);
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (i + j < width) row[i + j] = arb_bf16_of_f32(v[j]);
+  }
+}
+
 /* The same to shared memory, which is always padded. */
 static __device__ __forceinline__ void arb_store4_shared(float *row, int i, const float v[4]) {
   *reinterpret_cast<float4 *>(row + i) = make_float4(v[0], v[1], v[2], v[3]);

@@ -1,6 +1,6 @@
 /* Byte n-gram embedding: a linear on a one-hot input. Forward is a lookup in a table of bf16 columns; dW is a sum by id in
  * shared memory; the votes of several uses are joined in 64-bit integers. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/rescale.cuh"
 
 static __device__ __forceinline__ int32_t slot_id(const int32_t *ids, int64_t row, uint32_t context, int back, int32_t pad) {
   return (uint32_t)row % context < (uint32_t)back ? pad : ids[row - back];
@@ -89,9 +89,19 @@ static __global__ void embed_dw_large_kernel(int n, int k, int64_t rows_per_grai
 }
 
 static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int slot,
-                           int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d) {
+                           int32_t pad, const int8_t *hq, const float *sh, const arb_stack *w, int32_t *cexp, int32_t *d) {
   arb_cuda *c = arb_cuda_of(be);
   const int back = slots - 1 - slot;
+  const int64_t m = arb_rows_count(r);
+  void *work;
+  ARB_TRY(arb_cuda_work(c, (size_t)m * (sizeof(int32_t) + (size_t)w->n), &work));
+  int32_t *ratio = (int32_t *)work;
+  int8_t *tq = (int8_t *)(ratio + m);
+  ARB_CUDA_LAUNCH(c, "embed_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh,
+                  (const float *)nullptr, cexp, ratio, c->nonfinite);
+  const int64_t chunks = m * arb_cuda_ceil(w->n, ARB_CHUNK);
+  ARB_CUDA_LAUNCH(c, "embed_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
+                  arb_gradient_of(c, r, w, slot, NULL, NULL), chunks, hq, ratio, tq);
   const size_t shared = (size_t)w->k * (GROUP + 1) * sizeof(int32_t);
   if (shared <= c->shared_block) {
     ARB_TRY(arb_cuda_allow_shared(c, (const void *)embed_dw_kernel, shared, "embed_dw"));
@@ -100,7 +110,7 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
                     (uint32_t)context, back, pad, ids, tq, d);
     return ARB_OK;
   }
-  const int64_t total = arb_rows_count(r) * w->n;
+  const int64_t total = m * w->n;
   ARB_CUDA_TRY(cudaMemsetAsync(d, 0, (size_t)(r->grains * w->n * w->k) * sizeof *d, c->stream), "embed_dw");
   ARB_CUDA_LAUNCH(c, "embed_dw (large)", embed_dw_large_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k,
                   r->rows_per_grain, total, (uint32_t)context, back, pad, ids, tq, d);
@@ -123,13 +133,11 @@ static __global__ void vote_join_kernel(join_args a) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t row = i / per_row, k0 = (i - row * per_row) * 8;
     const int count = a.w.k - k0 < 8 ? (int)(a.w.k - k0) : 8;
-    int member = 0;
-    while (row >= a.w.begin[member + 1]) member++;
     int8_t *votes = a.w.votes + row * a.w.k + k0;
     for (int32_t g = 0; g < a.grains; g++) {
       int cmax = ARB_NO_SCALE;
       for (int u = 0; u < a.w.uses; u++) {
-        const int c = a.cexp[(u * a.grains + g) * a.w.members + member];
+        const int c = a.cexp[u * a.grains + g];
         if (c != ARB_NO_SCALE && (cmax == ARB_NO_SCALE || c > cmax)) cmax = c;
       }
       if (cmax == ARB_NO_SCALE) continue;
@@ -137,7 +145,7 @@ static __global__ void vote_join_kernel(join_args a) {
       const arb_philox_block r = arb_philox(key, (uint32_t)i, a.w.id, a.step->step, (uint32_t)(a.first + g * a.stride));
       int64_t sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
       for (int u = 0; u < a.w.uses; u++) {
-        const int c = a.cexp[(u * a.grains + g) * a.w.members + member];
+        const int c = a.cexp[u * a.grains + g];
         if (c == ARB_NO_SCALE || cmax - c > 55) continue;
         const int32_t *d = a.d + (((int64_t)u * a.grains + g) * a.w.n + row) * a.w.k + k0;
 #pragma unroll

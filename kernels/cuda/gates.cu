@@ -1,6 +1,6 @@
 /* Gated rows: norm(h) * sigmoid(zg) and norm(silu(u) * v), quantised, and their backward passes. A warp a row, as in norms.cu.
  */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/gradient.cuh"
 
 template <bool V>
 static __global__ void __launch_bounds__(128)
@@ -39,6 +39,76 @@ static __global__ void __launch_bounds__(128)
     const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
     arb_quantise_row<V>(x, width, bits, lane, q + at, s + row, nonfinite);
     __syncwarp();
+  }
+}
+
+/* norm(silu(u) * v) for rows of at most 2048 elements, a multiple of 8. A block a row, a thread a chunk; the first warp sums,
+ * the next row's loads are in flight meanwhile. */
+static __global__ void __launch_bounds__(256, 4)
+    glu_norm_quant_chunk_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+                                int64_t ldz, const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
+                                float *__restrict__ inv_out, int *nonfinite) {
+  extern __shared__ float4 shared[];
+  __shared__ float row_inv;
+  __shared__ uint32_t part[8];
+  float *square = reinterpret_cast<float *>(shared);
+  const int i = ARB_CHUNK * (int)threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const bool mine = i < width;
+  uint4 next_u = {}, next_v = {};
+  auto load = [&](int64_t row) {
+    if (!mine) return;
+    next_u = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
+    next_v = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
+  };
+  if (blockIdx.x < m) load(blockIdx.x);
+  float gain[ARB_CHUNK] = {};
+  if (mine) arb_chunk_gains<true>(e, i, width, gain);
+  for (int64_t row = blockIdx.x; row < m; row += gridDim.x) {
+    const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w};
+    float a[ARB_CHUNK];
+    if (row + gridDim.x < m) load(row + gridDim.x);
+    if (mine) {
+      float p[ARB_CHUNK];
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        const float x = arb_f32_of_bits((j & 1) ? wu[j / 2] & 0xffff0000u : wu[j / 2] << 16);
+        a[j] = (x * arb_sigmoid(x)) * arb_f32_of_bits((j & 1) ? wv[j / 2] & 0xffff0000u : wv[j / 2] << 16);
+        p[j] = a[j] * a[j];
+      }
+      arb_store4_shared(square, i, p);
+      arb_store4_shared(square, i + 4, p + 4);
+    }
+    __syncthreads();
+    if (warp == 0) {
+      const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
+      if (lane == 0) row_inv = inv_out[row] = inv;
+    }
+    __syncthreads();
+    const float inv = row_inv;
+    float most = 0.0f;
+    if (mine) {
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) a[j] = (a[j] * inv) * gain[j];
+      most = arb_chunk_most(a);
+    }
+    uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+    if (lane == 0) part[warp] = bits;
+    __syncthreads();
+    bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[lane] : 0u);
+    const float top = arb_f32_of_bits(bits);
+    const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
+    const float unit = zero ? 0.0f : arb_divf(127.0f, top);
+    if (threadIdx.x == 0) {
+      s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
+      if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
+    }
+    if (mine) {
+      uint32_t b[ARB_CHUNK];
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(arb_clamp_fast(a[j] * unit, 127.0f));
+      const uint2 out = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
+      *reinterpret_cast<uint2 *>(q + row * width + i) = out;
+    }
   }
 }
 
@@ -88,8 +158,8 @@ static __global__ void __launch_bounds__(128)
 template <bool V>
 static __global__ void __launch_bounds__(128)
     gate_norm_backward_kernel(int64_t m, int width, const float *__restrict__ h, const uint16_t *__restrict__ zg, int64_t ldz,
-                              const float *__restrict__ inv_in, const int8_t *__restrict__ e, const float *__restrict__ dy,
-                              float *__restrict__ dh, float *__restrict__ dzg, int64_t lddz) {
+                              const float *__restrict__ inv_in, const int8_t *__restrict__ e, const uint16_t *__restrict__ dy,
+                              uint16_t *__restrict__ dh, uint16_t *__restrict__ dzg, int64_t lddz) {
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *gy = gain + pad * (1 + 2 * warp), *xhat = gy + pad;
@@ -138,125 +208,125 @@ static __global__ void __launch_bounds__(128)
 }
 
 /* x = silu(u) * v: the norm's backward gives dx; du = (dx * v) * silu'(u), dv = dx * silu(u), silu'(u) = sg * (1 + u * (1 -
- * sg)). A block a row, since rows are wide here: all warps do the elements, the first one the sum. Shared: the products that
- * are summed, and sg; u, v and dy are read again from the caches. */
-template <bool V>
-static __global__ void __launch_bounds__(128)
-    glu_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
-                             const float *__restrict__ inv_in, const int8_t *__restrict__ e, const float *__restrict__ dy,
-                             float *__restrict__ du, float *__restrict__ dv, int64_t lddz) {
+ * sg)); [du, dv] leaves as gradient rows of the stack that made [u, v]. A block a row, a thread a chunk of u and of v: it keeps
+ * them and their gates in registers and loads the next row's before it works on this one. The first warp sums. */
+static __global__ void __launch_bounds__(256, 3)
+    glu_norm_backward_chunk_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+                                   int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
+                                   const uint16_t *__restrict__ dy, const __grid_constant__ arb_gradient w) {
   extern __shared__ float4 shared[];
   __shared__ float row_mean;
-  const int pad = (width + 3) & ~3, i0 = 4 * (int)threadIdx.x, stride = 4 * (int)blockDim.x;
-  float *gain = reinterpret_cast<float *>(shared), *product = gain + pad, *gate = product + pad;
-  arb_gains_shared(e, width, gain);
+  __shared__ uint32_t part[8];
+  float *product = reinterpret_cast<float *>(shared), *gain_w = product + width; /* gain_w [2 width] */
+  const int i = ARB_CHUNK * (int)threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const bool mine = i < width;
+  const uint32_t step = w.step->step;
+  const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
+  uint4 next_u = {}, next_v = {}, next_d = {};
+  float next_inv = 0.0f;
+  auto load = [&](int64_t row) {
+    next_inv = inv_in[row];
+    if (!mine) return;
+    next_u = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
+    next_v = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
+    next_d = *reinterpret_cast<const uint4 *>(dy + row * width + i);
+  };
+  if (blockIdx.x < m) load(blockIdx.x);
+  float gain[ARB_CHUNK] = {};
+  if (mine) arb_chunk_gains<true>(e, i, width, gain);
+  for (int j = (int)threadIdx.x; j < 2 * width; j += (int)blockDim.x) gain_w[j] = arb_pow2_eighths(w.e[j]);
   for (int64_t row = blockIdx.x; row < m; row += gridDim.x) {
-    const int64_t at = row * width, in = row * ldz, out = row * lddz;
-    const float inv = inv_in[row];
-#pragma unroll 2
-    for (int i = i0; i < width; i += stride) {
-      float d[4], a[4], b[4], w[4], sg[4];
-      arb_load4<V>(dy + at, i, width, d);
-      arb_load4<V>(u + in, i, width, a);
-      arb_load4<V>(v + in, i, width, b);
-      arb_load4<true>(gain, i, pad, w);
+    const float inv = next_inv;
+    float a[ARB_CHUNK], b[ARB_CHUNK], d[ARB_CHUNK], sg[ARB_CHUNK];
+    const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w},
+                   wd[4] = {next_d.x, next_d.y, next_d.z, next_d.w};
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < ARB_CHUNK; j++) {
+      a[j] = arb_f32_of_bits((j & 1) ? wu[j / 2] & 0xffff0000u : wu[j / 2] << 16);
+      b[j] = arb_f32_of_bits((j & 1) ? wv[j / 2] & 0xffff0000u : wv[j / 2] << 16);
+      d[j] = arb_f32_of_bits((j & 1) ? wd[j / 2] & 0xffff0000u : wd[j / 2] << 16);
+    }
+    if (row + gridDim.x < m) load(row + gridDim.x);
+    if (mine) {
+      float p[ARB_CHUNK];
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
         sg[j] = arb_sigmoid(a[j]);
-        const float xhat = ((a[j] * sg[j]) * b[j]) * inv;
-        d[j] = (d[j] * w[j]) * xhat;
+        d[j] = d[j] * gain[j];
+        p[j] = d[j] * (((a[j] * sg[j]) * b[j]) * inv);
       }
-      arb_store4_shared(product, i, d);
-      arb_store4_shared(gate, i, sg);
+      arb_store4_shared(product, i, p);
+      arb_store4_shared(product, i + 4, p + 4);
     }
     __syncthreads();
-    if (threadIdx.x < 32) {
-      const float mean = arb_divf(arb_row_sum_shared(product, width, (int)threadIdx.x), (float)width);
-      if (threadIdx.x == 0) row_mean = mean;
+    if (warp == 0) {
+      const float mean = arb_divf(arb_row_sum_shared(product, width, lane), (float)width);
+      if (lane == 0) row_mean = mean;
     }
     __syncthreads();
     const float mean = row_mean;
-#pragma unroll 2
-    for (int i = i0; i < width; i += stride) {
-      float d[4], a[4], b[4], w[4], sg[4];
-      arb_load4<V>(dy + at, i, width, d);
-      arb_load4<V>(u + in, i, width, a);
-      arb_load4<V>(v + in, i, width, b);
-      arb_load4<true>(gain, i, pad, w);
-      arb_load4<true>(gate, i, pad, sg);
+    float most = 0.0f;
+    if (mine) {
+      float gu[ARB_CHUNK], gv[ARB_CHUNK];
+      arb_load8<true>(gain_w, i, width, gu);
+      arb_load8<true>(gain_w, width + i, width, gv);
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float silu = a[j] * sg[j];
-        const float xhat = (silu * b[j]) * inv;
-        const float dx = inv * ((d[j] * w[j]) - xhat * mean);
-        d[j] = (dx * b[j]) * (sg[j] * (1.0f + a[j] * (1.0f - sg[j])));
-        b[j] = dx * silu;
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        const float silu = a[j] * sg[j], xhat = (silu * b[j]) * inv;
+        const float dx = inv * (d[j] - xhat * mean);
+        d[j] = ((dx * b[j]) * (sg[j] * (1.0f + a[j] * (1.0f - sg[j])))) * gu[j];
+        b[j] = (dx * silu) * gv[j];
       }
-      arb_store4<V>(du + out, i, width, d);
-      arb_store4<V>(dv + out, i, width, b);
+      most = arb_max_abs(arb_chunk_most(d), arb_chunk_most(b));
     }
-    /* the next row's first pass writes only what this thread alone has read, and row_mean is written after a barrier */
+    uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+    if (lane == 0) part[warp] = bits;
+    __syncthreads();
+    bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[lane] : 0u);
+    float scale;
+    const float unit = arb_gradient_unit(bits, &scale);
+    if (threadIdx.x == 0) {
+      w.sh[row] = scale;
+      if (bits >= ARB_F32_INF_BITS) *w.nonfinite = 1;
+    }
+    if (mine) {
+      const arb_row_place p = arb_place_of(w, row);
+      arb_round_chunk<true>(w, key, step, p.grain, p.position, row, i, d, unit);
+      arb_round_chunk<true>(w, key, step, p.grain, p.position, row, width + i, b, unit);
+    }
+    /* `part` is written again only after the next row's two barriers, `product` after this row's sum */
   }
 }
 
-/* The same for rows of at most 512 * G elements, a multiple of 4, by 128 threads: a thread keeps its elements and their gates
- * in registers, all loads of a row in flight at once. */
-template <int G>
+/* The same for any width and alignment: a warp a row, which is read three times. */
 static __global__ void __launch_bounds__(128)
-    glu_norm_backward_short_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
-                                   int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
-                                   const float *__restrict__ dy, float *__restrict__ du, float *__restrict__ dv, int64_t lddz) {
-  extern __shared__ float4 shared[];
-  __shared__ float row_mean;
-  const int i0 = 4 * (int)threadIdx.x;
-  float *gain = reinterpret_cast<float *>(shared), *product = gain + width;
-  arb_gains_shared(e, width, gain);
-  for (int64_t row = blockIdx.x; row < m; row += gridDim.x) {
+    glu_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
+                             const float *__restrict__ inv_in, const int8_t *__restrict__ e, const uint16_t *__restrict__ dy,
+                             const __grid_constant__ arb_gradient w) {
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+    const uint16_t *ur = u + row * ldz, *vr = v + row * ldz, *dr = dy + row * width;
     const float inv = inv_in[row];
-    float d[G][4], a[G][4], b[G][4], sg[G][4];
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-      const int i = i0 + 512 * g;
-      if (i >= width) continue;
-      arb_load4<true>(dy + row * width, i, width, d[g]);
-      arb_load4<true>(u + row * ldz, i, width, a[g]);
-      arb_load4<true>(v + row * ldz, i, width, b[g]);
+    float sum = 0.0f;
+    for (int i = lane; i < width; i += 32) {
+      const float a = arb_f32_of_bf16(ur[i]), d = arb_f32_of_bf16(dr[i]) * arb_pow2_eighths(e[i]);
+      const float product = d * (((a * arb_sigmoid(a)) * arb_f32_of_bf16(vr[i])) * inv);
+      sum += product;
     }
+    const float mean = arb_divf(arb_warp_sum(sum), (float)width);
+    arb_gradient_row(w, row, [&](int at, float h[ARB_CHUNK]) {
 #pragma unroll
-    for (int g = 0; g < G; g++) {
-      const int i = i0 + 512 * g;
-      if (i >= width) continue;
-      float w[4], p[4];
-      arb_load4<true>(gain, i, width, w);
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        sg[g][j] = arb_sigmoid(a[g][j]);
-        d[g][j] = d[g][j] * w[j];
-        p[j] = d[g][j] * (((a[g][j] * sg[g][j]) * b[g][j]) * inv);
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        const int n = at + j, i = n < width ? n : n - width;
+        h[j] = 0.0f;
+        if (n >= w.n) continue;
+        const float a = arb_f32_of_bf16(ur[i]), b = arb_f32_of_bf16(vr[i]), sg = arb_sigmoid(a);
+        const float d = arb_f32_of_bf16(dr[i]) * arb_pow2_eighths(e[i]);
+        const float silu = a * sg, dx = inv * (d - ((silu * b) * inv) * mean);
+        const float grad = n < width ? (dx * b) * (sg * (1.0f + a * (1.0f - sg))) : dx * silu;
+        h[j] = grad * arb_pow2_eighths(w.e[n]);
       }
-      arb_store4_shared(product, i, p);
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) {
-      const float mean = arb_divf(arb_row_sum_shared(product, width, (int)threadIdx.x), (float)width);
-      if (threadIdx.x == 0) row_mean = mean;
-    }
-    __syncthreads();
-    const float mean = row_mean;
-#pragma unroll
-    for (int g = 0; g < G; g++) {
-      const int i = i0 + 512 * g;
-      if (i >= width) continue;
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float silu = a[g][j] * sg[g][j], xhat = (silu * b[g][j]) * inv;
-        const float dx = inv * (d[g][j] - xhat * mean);
-        d[g][j] = (dx * b[g][j]) * (sg[g][j] * (1.0f + a[g][j] * (1.0f - sg[g][j])));
-        b[g][j] = dx * silu;
-      }
-      arb_store4<true>(du + row * lddz, i, width, d[g]);
-      arb_store4<true>(dv + row * lddz, i, width, b[g]);
-    }
+    });
   }
 }
 
@@ -279,6 +349,18 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
                                  int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
+  if (width % ARB_CHUNK == 0 && width <= 256 * ARB_CHUNK && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
+      arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8) && arb_cuda_aligned(e, 8)) {
+    const unsigned threads = (unsigned)(arb_cuda_ceil(width / ARB_CHUNK, 32) * 32);
+    const size_t shared = (size_t)width * sizeof(float);
+    int resident = 0;
+    ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)glu_norm_quant_chunk_kernel,
+                                                               (int)threads, shared),
+                 "occupancy");
+    ARB_CUDA_LAUNCH(c, "glu_norm_quant", glu_norm_quant_chunk_kernel, arb_cuda_grid(c, m, 1, resident), threads, shared, m,
+                    (int)width, u, v, ldz, e, q, s, inv, c->nonfinite);
+    return ARB_OK;
+  }
   const bool wide =
       width % 4 == 0 && ldz % 4 == 0 && arb_cuda_aligned(u, 8) && arb_cuda_aligned(v, 8) && arb_cuda_aligned(q, 4);
   auto kernel = wide ? glu_norm_quant_kernel<true> : glu_norm_quant_kernel<false>;
@@ -291,12 +373,12 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
 }
 
 static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
-                                     int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *dh, float *dzg,
-                                     int64_t lddz) {
+                                     int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, uint16_t *dh,
+                                     uint16_t *dzg, int64_t lddz) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
   const bool wide = width % 4 == 0 && ldz % 4 == 0 && lddz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) &&
-                    arb_cuda_aligned(dy, 16) && arb_cuda_aligned(dh, 16) && arb_cuda_aligned(dzg, 16);
+                    arb_cuda_aligned(dy, 8) && arb_cuda_aligned(dh, 8) && arb_cuda_aligned(dzg, 8);
   auto kernel = wide ? gate_norm_backward_kernel<true> : gate_norm_backward_kernel<false>;
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
@@ -307,22 +389,28 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
 }
 
 static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
-                                    int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *du, float *dv,
-                                    int64_t lddz) {
+                                    int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
+                                    int8_t *hq, float *sh) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  const bool wide = width % 4 == 0 && ldz % 4 == 0 && lddz % 4 == 0 && arb_cuda_aligned(u, 8) && arb_cuda_aligned(v, 8) &&
-                    arb_cuda_aligned(dy, 16) && arb_cuda_aligned(du, 16) && arb_cuda_aligned(dv, 16);
-  auto kernel = wide ? glu_norm_backward_kernel<true> : glu_norm_backward_kernel<false>;
-  size_t shared = 3 * (size_t)((width + 3) / 4) * sizeof(float4);
-  if (wide && width <= 1536) {
-    kernel = glu_norm_backward_short_kernel<3>;
-    shared = 2 * (size_t)(width / 4) * sizeof(float4);
+  ARB_REQUIRE(w->n == 2 * width, ARB_ERR_ARG, "glu_norm_backward: a stack of %lld rows for two of %lld", (long long)w->n,
+              (long long)width);
+  const arb_gradient to = arb_gradient_of(c, r, w, 0, hq, sh);
+  const bool wide = width % ARB_CHUNK == 0 && width <= 256 * ARB_CHUNK && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
+                    arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(e, 8) && arb_gradient_wide(w, hq);
+  if (!wide) {
+    ARB_CUDA_LAUNCH(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u,
+                    v, ldz, inv, e, dy, to);
+    return ARB_OK;
   }
-  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
-  const int64_t resident = (int64_t)(c->shared_multiprocessor / (shared + 1024));
-  const unsigned grid = arb_cuda_grid(c, m, 1, resident > 8 ? 8 : (resident < 1 ? 1 : resident));
-  ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, grid, 128, shared, m, (int)width, u, v, ldz, inv, e, dy, du, dv, lddz);
+  const unsigned threads = (unsigned)(arb_cuda_ceil(width / ARB_CHUNK, 32) * 32);
+  const size_t shared = 3 * (size_t)width * sizeof(float);
+  int resident = 0;
+  ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)glu_norm_backward_chunk_kernel,
+                                                             (int)threads, shared),
+               "occupancy");
+  ARB_CUDA_LAUNCH(c, "glu_norm_backward", glu_norm_backward_chunk_kernel, arb_cuda_grid(c, m, 1, resident), threads, shared, m,
+                  (int)width, u, v, ldz, inv, e, dy, to);
   return ARB_OK;
 }
 

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/gemm_prep.cuh"
+#include "kernels/cuda/gemm_turn.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/gemm_wgmma_dw.cuh"
 #include "kernels/cuda/gemm_wgmma_still.cuh"
@@ -18,9 +19,8 @@
 namespace {
 
 constexpr int MAX_DEVICES = 64;
-constexpr int MAX_BLOCKS = ARB_CUDA_DW_BLOCKS;
 
-/* Forward and dx tiles; dW tiles. The order is that of arb_cuda_gemm_path(1 + variant). */
+/* Forward and dx tiles; dW has WIDE and NARROW. The order is that of arb_cuda_gemm_path(1 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
 
 int g_path = -1, g_variant = -1;
@@ -43,7 +43,7 @@ cudaError_t facts(device_facts *out, int *id) {
     if ((err = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, *id)) != cudaSuccess) return err;
     if (major == 9 && minor == 0) { /* and the build holds sm_90a code: other builds have an empty body bound to 32 threads */
       cudaFuncAttributes a;
-      if ((err = cudaFuncGetAttributes(&a, arb_wgmma::kernel<true, 256, 4, 2, 1>)) != cudaSuccess) return err;
+      if ((err = cudaFuncGetAttributes(&a, arb_wgmma::kernel<256, 4, 2, 1>)) != cudaSuccess) return err;
       f.hopper = a.maxThreadsPerBlock >= arb_wgmma::threads(1);
     }
     if ((err = cudaDeviceGetAttribute(&f.sms, cudaDevAttrMultiProcessorCount, *id)) != cudaSuccess) return err;
@@ -108,12 +108,12 @@ cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int 
   return cudaLaunchKernelEx(&c, kernel, args...);
 }
 
-template <bool FORWARD, int BN, int STAGES, int CLUSTER, int BLOCKS>
+template <int BN, int STAGES, int CLUSTER, int BLOCKS>
 cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                     arb_wgmma::args g) {
   static int held[MAX_DEVICES];
   constexpr int shared = arb_wgmma::shared_bytes<BN, STAGES>();
-  auto *kernel = arb_wgmma::kernel<FORWARD, BN, STAGES, CLUSTER, BLOCKS>;
+  auto *kernel = arb_wgmma::kernel<BN, STAGES, CLUSTER, BLOCKS>;
   cudaError_t err;
   if (!held[device] && (err = resident(kernel, arb_wgmma::threads(BLOCKS), shared, CLUSTER, &held[device])) != cudaSuccess)
     return err;
@@ -132,12 +132,11 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
   return launch(kernel, stream, clusters, CLUSTER, arb_wgmma::threads(BLOCKS), shared, true, map_a, map_b, g);
 }
 
-template <bool FORWARD>
 cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                   arb_wgmma::args g) {
   using namespace arb_wgmma_still;
   static int held[MAX_DEVICES];
-  auto *kernel = arb_wgmma_still::kernel<FORWARD>;
+  auto *kernel = arb_wgmma_still::kernel;
   cudaError_t err;
   if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
   CUtensorMap map_a, map_b;
@@ -152,82 +151,79 @@ cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda,
   return launch(kernel, stream, (int)(units < held[device] ? units : held[device]), 1, THREADS, SHARED, true, map_a, map_b, g);
 }
 
-template <bool FORWARD>
 cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                          const arb_wgmma::args &g) {
   int kind = g_variant;
   if (kind < 0) {
-    /* as measured on an H200: B at rest for shallow products that are not bound by fp32 stores; narrow tiles where wide ones
-       would leave much of the last column tile, or of the device, empty; pairs where the traffic from L2 counts */
+    /* as measured on an H200: B at rest for shallow products; narrow tiles where wide ones would leave much of the last column
+       tile, or of the device, empty; pairs where the traffic from L2 counts */
     const int64_t wide = up(g.cols, 256) * up(g.m, 256), narrow = up(g.cols, 128) * up(g.m, 128),
                   one_wave = (int64_t)sms * 128 * 256;
     const bool shallow = g.depth <= arb_wgmma_still::CHUNKS * arb_wgmma_still::BK, ragged = wide > narrow + narrow / 16;
-    kind = wide < one_wave      ? NARROW
-           : ragged             ? (shallow ? NARROW_PAIR : WIDE)
-           : FORWARD && shallow ? STILL
-           : g.depth >= 4096    ? WIDE_PAIR
-                                : WIDE;
+    kind = wide < one_wave   ? NARROW
+           : ragged          ? (shallow ? NARROW_PAIR : WIDE)
+           : shallow         ? STILL
+           : g.depth >= 4096 ? WIDE_PAIR
+                             : WIDE;
   }
   if (kind == STILL && g.depth > arb_wgmma_still::CHUNKS * arb_wgmma_still::BK) kind = NARROW;
   switch (kind) {
     case STILL:
-      return still<FORWARD>(stream, device, a, lda, b, ldb, g);
+      return still(stream, device, a, lda, b, ldb, g);
     case WIDE_PAIR:
-      return product<FORWARD, 256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
+      return product<256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
     case WIDE:
-      return product<FORWARD, 256, 4, 1, 1>(stream, device, a, lda, b, ldb, g);
+      return product<256, 4, 1, 1>(stream, device, a, lda, b, ldb, g);
     case NARROW_PAIR:
-      return product<FORWARD, 128, 3, 2, 2>(stream, device, a, lda, b, ldb, g);
+      return product<128, 3, 2, 2>(stream, device, a, lda, b, ldb, g);
     default:
-      return product<FORWARD, 128, 3, 1, 2>(stream, device, a, lda, b, ldb, g);
+      return product<128, 3, 1, 2>(stream, device, a, lda, b, ldb, g);
   }
 }
 
-template <int BN, int SA, int SB, int ST, int CLUSTER>
-cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
-                  const arb_vote_args &v, uint32_t *parts) {
+template <int BN, int STAGES, int BLOCKS>
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, int64_t ld, const arb_vote_args &v,
+                  uint32_t *parts) {
   static int held[MAX_DEVICES];
-  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, SA, SB, ST>();
-  auto *kernel = arb_wgmma_dw::kernel<BN, SA, SB, ST, CLUSTER>;
+  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>();
+  auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BN), shared, CLUSTER, &held[device])) != cudaSuccess)
+  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, 1, &held[device])) != cudaSuccess)
     return err;
   CUtensorMap map_a, map_b;
-  const uint64_t rows = (uint64_t)v.rows_per_grain, grains = (uint64_t)v.grains;
-  const uint64_t dim_a[3] = {(uint64_t)v.n, rows, grains}, dim_b[3] = {(uint64_t)v.k, rows, grains};
-  const uint64_t stride_a[2] = {(uint64_t)ldt, (uint64_t)ldt * rows}, stride_b[2] = {(uint64_t)ldq, (uint64_t)ldq * rows};
-  const uint32_t box_a[3] = {128, arb_wgmma_dw::BK / CLUSTER, 1}, box_b[3] = {128, arb_wgmma_dw::BK, 1};
+  const uint64_t rows = (uint64_t)v.rows_per_grain, grains = (uint64_t)v.grains, n = (uint64_t)up(v.n, 16),
+                 k = (uint64_t)up(v.k, 16);
+  const uint64_t dim_a[3] = {rows, n, grains}, dim_b[3] = {rows, k, grains};
+  const uint64_t stride_a[2] = {(uint64_t)ld, (uint64_t)ld * n}, stride_b[2] = {(uint64_t)ld, (uint64_t)ld * k};
+  const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM, 1}, box_b[3] = {arb_wgmma_dw::BK, BN, 1};
   if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
   arb_wgmma_dw::args g;
   g.v = v;
   g.row_tiles = (int32_t)(up(v.n, arb_wgmma_dw::BM) / arb_wgmma_dw::BM);
-  g.col_tiles = (int32_t)(up(v.k, BN * CLUSTER) / (BN * CLUSTER));
+  g.col_tiles = (int32_t)(up(v.k, BN) / BN);
   g.units = g.row_tiles * g.col_tiles * v.grains;
-  const int limit = held[device] < MAX_BLOCKS / CLUSTER ? held[device] : MAX_BLOCKS / CLUSTER;
+  const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)), limit = held[device] < most ? held[device] : most;
   g.blocks = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = launch(kernel, stream, g.blocks, CLUSTER, arb_wgmma_dw::threads(BN), shared, false, map_a, map_b, g)) !=
-      cudaSuccess)
+  if ((err = launch(kernel, stream, g.blocks, 1, arb_wgmma_dw::threads(BLOCKS), shared, true, map_a, map_b, g)) != cudaSuccess)
     return err;
   bool shared_tiles = false; /* does a share end inside a tile? */
   for (int i = 1; i < g.blocks && !shared_tiles; i++) shared_tiles = arb_wgmma_dw::share(g.units, i, g.blocks) % v.grains != 0;
   if (!shared_tiles) return cudaSuccess;
-  return launch(arb_wgmma_dw::join<BN, CLUSTER>, stream, g.row_tiles * g.col_tiles * CLUSTER, 1, 256, 0, true, g);
+  return launch(arb_wgmma_dw::join<BN>, stream, g.row_tiles * g.col_tiles, 1, 256, 0, true, g);
 }
 
-cudaError_t pick_votes(cudaStream_t stream, int device, const int8_t *tq, int64_t ldt, const int8_t *q, int64_t ldq,
+cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, int64_t ld,
                        const arb_vote_args &v, uint32_t *parts) {
-  switch (g_variant) { /* narrow tiles won at every measured shape */
-    case WIDE_PAIR:
-      return votes<256, 3, 2, 3, 2>(stream, device, tq, ldt, q, ldq, v, parts);
-    case WIDE:
-      return votes<256, 3, 2, 3, 1>(stream, device, tq, ldt, q, ldq, v, parts);
-    case NARROW_PAIR:
-      return votes<128, 4, 4, 4, 2>(stream, device, tq, ldt, q, ldq, v, parts);
-    default:
-      return votes<128, 4, 4, 4, 1>(stream, device, tq, ldt, q, ldq, v, parts);
+  int kind = g_variant;
+  if (kind < 0) { /* wide tiles where they leave no multiprocessor idle longer than narrow ones do */
+    const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
+                  narrow = rows * (up(v.k, 128) / 128);
+    kind = 2 * up(wide, sms) <= up(narrow, sms) ? WIDE : NARROW;
   }
+  if (kind == WIDE || kind == WIDE_PAIR) return votes<256, 4, 1>(stream, device, tq, q, ld, v, parts);
+  return votes<128, 3, 2>(stream, device, tq, q, ld, v, parts);
 }
 
 /* The operand as bulk copies want it: itself, or a padded copy at *work, which moves on. */
@@ -267,7 +263,9 @@ extern "C" int arb_cuda_gemm_path(int wanted) {
   return g_path != 0 && f.hopper;
 }
 
-extern "C" size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n) { return arb_cuda_product_work_bytes(m, k, n); }
+extern "C" size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n) {
+  return arb_cuda_product_work_bytes(rows_per_grain, grains, k, n);
+}
 
 extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q,
                                              const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {
@@ -278,8 +276,8 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   if (!shape_ok(m, k, n)) return cudaErrorInvalidValue;
   if (!f.hopper || g_path == 0) {
     arb_mma::args g = {};
-    g.a = {reinterpret_cast<const uint8_t *>(q), k, (int32_t)m, (int32_t)k};
-    g.b = {code, k, (int32_t)n, (int32_t)k};
+    g.a = {reinterpret_cast<const uint8_t *>(q), k, (int32_t)m, (int32_t)k, 0};
+    g.b = {code, k, (int32_t)n, (int32_t)k, 0};
     g.scale = s, g.e = e, g.out = y;
     return portable<arb_mma::FORWARD>(stream, g);
   }
@@ -297,11 +295,11 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   if ((err = cudaGetLastError()) != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
-  return pick_product<true>(stream, id, f.sms, a, lda, trits, ldb, g);
+  return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
-                                        const uint8_t *code, float *dx, void *work) {
+                                        const uint8_t *code, uint16_t *dx, void *work) {
   device_facts f;
   int id;
   cudaError_t err = facts(&f, &id);
@@ -309,22 +307,25 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   if (!shape_ok(m, k, n)) return cudaErrorInvalidValue;
   if (!f.hopper || g_path == 0) {
     arb_mma::args g = {};
-    g.a = {reinterpret_cast<const uint8_t *>(hq), n, (int32_t)m, (int32_t)n};
-    g.b = {code, k, (int32_t)k, (int32_t)n};
+    g.a = {reinterpret_cast<const uint8_t *>(hq), n, (int32_t)m, (int32_t)n, 0};
+    g.b = {code, k, (int32_t)k, (int32_t)n, 0};
     g.scale = sh, g.out = dx;
     return portable<arb_mma::DX>(stream, g);
   }
-  uint8_t *at = static_cast<uint8_t *>(work), *trits = at;
+  uint8_t *at = static_cast<uint8_t *>(work);
+  float *gain = reinterpret_cast<float *>(at);
+  at += up(4 * up(k, 32), 256);
+  uint8_t *trits = at;
   const int64_t ldb = up(n, 16);
   at += up(up(k, 32) * ldb, 256);
   int64_t lda;
   const int8_t *a = padded(stream, hq, m, n, &lda, &at);
   const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
-  arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code, trits);
+  arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code, trits, gain);
   if ((err = cudaGetLastError()) != cudaSuccess) return err;
   arb_wgmma::args g = {};
-  g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.out = dx;
-  return pick_product<false>(stream, id, f.sms, a, lda, trits, ldb, g);
+  g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.gain = gain, g.out = dx;
+  return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
@@ -333,24 +334,42 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   cudaError_t err = facts(&f, &id);
   if (err != cudaSuccess) return err;
   const int64_t rows = d->rows_per_grain * d->grains;
-  if (!shape_ok(rows, d->k, d->n) || d->rows_per_grain < 1 || d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->members < 1 ||
-      d->members > ARB_CUDA_GEMM_MEMBERS || d->vmax < 1 || d->vmax > 127)
+  if (!shape_ok(rows, d->k, d->n) || d->rows_per_grain < 1 || d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->grains > 65535 ||
+      d->vmax < 1 || d->vmax > 127)
     return cudaErrorInvalidValue;
+  uint8_t *at = static_cast<uint8_t *>(work);
+  int32_t *cexp = reinterpret_cast<int32_t *>(at);
+  at += up(4 * (int64_t)d->grains, 256);
+  int32_t *ratio = reinterpret_cast<int32_t *>(at);
+  at += up(4 * rows, 256);
+  int8_t *tq = reinterpret_cast<int8_t *>(at);
+  const int64_t ld = up(d->rows_per_grain, 16);
+  at += up(ld * d->grains * up(d->n, 16), 256);
+  int8_t *q = reinterpret_cast<int8_t *>(at);
+  at += up(ld * d->grains * up(d->k, 16), 256);
+  arb_ratio_kernel<<<(unsigned)d->grains, 1024, 0, stream>>>((int32_t)d->rows_per_grain, d->sh, d->s, cexp, ratio,
+                                                             d->nonfinite);
   arb_vote_args v = {};
   v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
-  v.grains = d->grains, v.first = d->first, v.stride = d->stride, v.members = d->members;
-  for (int i = 0; i <= d->members; i++) v.begin[i] = (int32_t)d->begin[i];
-  v.cexp = d->cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
-  if (!f.hopper || g_path == 0) {
+  v.grains = d->grains, v.first = d->first, v.stride = d->stride;
+  v.cexp = cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
+  arb_turn::args t = {};
+  t.gradient = {d->hq, tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
+  t.input = {d->q, q, (int32_t)d->k, (int32_t)(up(d->k, arb_turn::SIDE) / arb_turn::SIDE)};
+  const bool hopper = f.hopper && g_path != 0;
+  t.rows = (int32_t)d->rows_per_grain, t.ld = (int32_t)ld, t.permute = hopper, t.ratio = ratio;
+  t.draws.n = (int32_t)d->n, t.draws.uses = 1, t.draws.tensor = d->tensor, t.draws.step = d->step;
+  t.draws.first = d->first, t.draws.stride = d->stride;
+  const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles),
+                  (unsigned)(up(d->rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE), (unsigned)d->grains);
+  arb_turn::turn<<<grid, arb_turn::THREADS, 0, stream>>>(t);
+  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  if (!hopper) {
     arb_mma::args g = {};
-    g.a = {reinterpret_cast<const uint8_t *>(d->tq), d->n, (int32_t)d->n, (int32_t)d->rows_per_grain};
-    g.b = {reinterpret_cast<const uint8_t *>(d->q), d->k, (int32_t)d->k, (int32_t)d->rows_per_grain};
+    g.a = {reinterpret_cast<const uint8_t *>(tq), ld, (int32_t)d->n, (int32_t)d->rows_per_grain, ld * up(d->n, 16)};
+    g.b = {reinterpret_cast<const uint8_t *>(q), ld, (int32_t)d->k, (int32_t)d->rows_per_grain, ld * up(d->k, 16)};
     g.v = v;
     return portable<arb_mma::DW>(stream, g);
   }
-  uint8_t *at = static_cast<uint8_t *>(work);
-  int64_t ldt, ldq;
-  const int8_t *tq = padded(stream, d->tq, rows, d->n, &ldt, &at), *q = padded(stream, d->q, rows, d->k, &ldq, &at);
-  if ((err = cudaGetLastError()) != cudaSuccess) return err;
-  return pick_votes(stream, id, tq, ldt, q, ldq, v, reinterpret_cast<uint32_t *>(at));
+  return pick_votes(stream, id, f.sms, tq, q, ld, v, reinterpret_cast<uint32_t *>(at));
 }

@@ -19,7 +19,6 @@
 extern "C" {
 #endif
 
-#define ARB_CUDA_GEMM_MEMBERS 4   /* = ARB_MAX_MEMBERS */
 #define ARB_CUDA_GEMM_ROWS 131072 /* rows of a grain in one dw call: 131072 * 127 * 127 < 2^31 */
 
 /* What changes from step to step, in device memory, so that a captured graph can be replayed. */
@@ -29,36 +28,36 @@ typedef struct {
   float eta_units;
 } arb_cuda_step;
 
-/* Enough for each of the three forms with up to m rows (all grains together). */
-size_t arb_cuda_gemm_work_bytes(int64_t m, int64_t k, int64_t n);
+/* Enough for each of the three forms with `grains` times up to rows_per_grain rows. */
+size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n);
 
 /* y[m][n] = bf16(((float)sum_k q[m][k] T[n][k] * s[m]) * 2^(e[n] / 8)) */
 cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
                                   const uint8_t *code, const int8_t *e, uint16_t *y, void *work);
 
-/* dx[m][k] = (float)sum_n hq[m][n] T[n][k] * sh[m] */
+/* dx[m][k] = bf16((float)sum_n hq[m][n] T[n][k] * sh[m]) */
 cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
-                             const uint8_t *code, float *dx, void *work);
+                             const uint8_t *code, uint16_t *dx, void *work);
 
-/* Grain i = rows [i * rows_per_grain, ...) of tq and q, grain number first + i * stride of the step. For each grain
+/* Grain i = rows [i * rows_per_grain, ...) of hq and q, grain number first + i * stride of the step. For each grain the rows of
+ * hq come to one scale 2^c (kernels/common/scale.h: weight = sh * s, draws of (DW, tensor, step, grain number)) as tq, then
  *   D[n][k] = sum over its rows of tq[row][n] * q[row][k],
- *   votes[n][k] += SR(clamp((float)D * arb_vote_scale(cexp[grain][member of n] - p[n]), -vmax, vmax))
- * with the 16-bit draw of (VOTE, tensor, step, grain number, element n * pad8(k) + column). Row n belongs to the member i with
- * begin[i] <= n < begin[i + 1]; a member whose cexp is ARB_NO_SCALE casts no vote in that grain. */
+ *   votes[n][k] += SR(clamp((float)D * arb_vote_scale(c - p[n]), -vmax, vmax))
+ * with the 16-bit draw of (VOTE, tensor, step, grain number, element n * pad8(k) + column). */
 typedef struct {
   int64_t rows_per_grain; /* 1 .. ARB_CUDA_GEMM_ROWS */
   int32_t grains, first, stride;
   int64_t n, k;
-  const int8_t *tq;                         /* [grains * rows_per_grain][n] */
-  const int8_t *q;                          /* [grains * rows_per_grain][k] */
-  int32_t members;                          /* 1 .. ARB_CUDA_GEMM_MEMBERS */
-  int64_t begin[ARB_CUDA_GEMM_MEMBERS + 1]; /* begin[0] = 0, begin[members] = n */
-  const int32_t *cexp;                      /* [grains][members] */
-  const int8_t *p;                          /* [n] */
-  int32_t vmax;                             /* 1 .. 127 */
+  const int8_t *hq; /* [grains * rows_per_grain][n] */
+  const float *sh;  /* [grains * rows_per_grain] */
+  const int8_t *q;  /* [grains * rows_per_grain][k] */
+  const float *s;   /* [grains * rows_per_grain] */
+  const int8_t *p;  /* [n] */
+  int32_t vmax;     /* 1 .. 127 */
   uint32_t tensor;
   const arb_cuda_step *step;
-  int8_t *votes; /* [n][k] */
+  int8_t *votes;  /* [n][k] */
+  int *nonfinite; /* set when a weight overflows */
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
 

@@ -10,9 +10,8 @@
 /* Arguments of the vote epilogue, by value. */
 struct arb_vote_args {
   int64_t n, k, rows_per_grain;
-  int32_t grains, first, stride, members;
-  int32_t begin[ARB_CUDA_GEMM_MEMBERS + 1];
-  const int32_t *cexp;
+  int32_t grains, first, stride;
+  const int32_t *cexp; /* [grains] */
   const int8_t *p;
   const arb_cuda_step *step;
   int8_t *votes;
@@ -39,18 +38,19 @@ __device__ __forceinline__ void arb_transpose4(uint32_t r[4]) {
   r[3] = __byte_perm(c, d, 0x7632);
 }
 
-/* Vote scale of row n in grain g (local number); 0 makes every vote 0, which is what a member without a scale casts. */
+/* Vote scale of row n in grain g (local number); 0 makes every vote 0, which is what a grain without a scale casts. */
 __device__ __forceinline__ float arb_row_vote_scale(const arb_vote_args &v, int32_t g, int32_t n) {
-  int member = 0;
-#pragma unroll
-  for (int i = 1; i < ARB_CUDA_GEMM_MEMBERS; i++)
-    if (i < v.members && n >= v.begin[i]) member = i;
-  const int32_t c = v.cexp[g * v.members + member];
+  const int32_t c = v.cexp[g];
   return c == ARB_NO_SCALE ? 0.0f : arb_vote_scale(c - v.p[n]);
 }
 
 __device__ __forceinline__ int arb_vote(int32_t d, float scale, float vmax, uint32_t draw) {
-  return (int)arb_stochastic_round(arb_clamp((float)d * scale, vmax), (uint16_t)draw);
+  const float x = arb_clamp((float)d * scale, vmax);
+  /* arb_stochastic_round for |x| < 2^22: added downwards, the constant leaves floor(x); (draw + 1/2) 2^-16 is read off a
+   * mantissa */
+  const float t = __fadd_rd(x, 0x1.8p23f), rest = x - (t - 0x1.8p23f);
+  const float u = arb_f32_of_bits((draw << 7) | 0x3f800040u) - 1.0f;
+  return (int)(arb_bits_of_f32(t) - 0x4b400000u) + (u < rest ? 1 : 0);
 }
 
 #endif

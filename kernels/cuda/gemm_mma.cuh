@@ -1,7 +1,7 @@
 /* op      the three products with mma.sync m16n8k32 s8, for any GPU from sm_80 on and any shape
  * shapes  acc[rows][cols] = sum over depth; forward m x k x n, dx m x n x k, dW n x (rows of a grain) x k, grain by grain
- * layout  operands as stored: contiguous along the depth, or along rows/columns and transposed on the way into shared memory;
- *         state bytes become trits there too. Block tile 128 x 128 x 64, 8 warps of 64 x 32.
+ * layout  operands as stored: contiguous along the depth (dW: turned before, gemm_turn.cuh), or along rows/columns and
+ * transposed on the way into shared memory; state bytes become trits there too. Block tile 128 x 128 x 64, 8 warps of 64 x 32.
  * work    2 m n k operations; bytes: each operand once per tile row or column, each output once
  * determinism  int32 sums; one thread owns an output element over all grains
  * source  PTX ISA, "Matrix fragments for mma.m16n8k32" */
@@ -16,11 +16,13 @@ constexpr int TILE = 128, DEPTH = 64, PITCH = DEPTH + 16, THREADS = 256;
 
 enum form { FORWARD, DX, DW };
 
-/* Rows x depth of one operand: element (r, d) at base[r * ld + d], or base[d * ld + r] when transposed. */
+/* Rows x depth of one operand: element (r, d) at base[r * ld + d], or base[d * ld + r] when transposed. dW: one after another
+ * for each grain, `grain` bytes apart. */
 struct operand {
   const uint8_t *base;
   int64_t ld;
   int32_t rows, depth;
+  int64_t grain;
 };
 
 struct args {
@@ -79,12 +81,11 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
   const int wr = 64 * (warp / 4), wc = 32 * (warp % 4);
   const int grains = FORM == DW ? g.v.grains : 1;
   for (int grain = 0; grain < grains; grain++) {
-    const int64_t first = FORM == DW ? grain * g.v.rows_per_grain : 0;
     int32_t acc[4][4][4] = {};
     for (int32_t d0 = 0; d0 < g.a.depth; d0 += DEPTH) {
       __syncthreads();
-      fill<FORM == DW, false>(ta, g.a, first * g.a.ld, row0, d0);
-      fill<FORM != FORWARD, FORM != DW>(tb, g.b, first * g.b.ld, col0, d0);
+      fill<false, false>(ta, g.a, grain * g.a.grain, row0, d0);
+      fill<FORM == DX, FORM != DW>(tb, g.b, grain * g.b.grain, col0, d0);
       __syncthreads();
       for (int d = 0; d < DEPTH; d += 32) {
         uint32_t a[4][4], b[4][2];
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
             if (FORM == FORWARD)
               static_cast<uint16_t *>(g.out)[at] = arb_bf16_of_f32(((float)sum * scale) * arb_pow2_eighths(g.e[col + c]));
             else if (FORM == DX)
-              static_cast<float *>(g.out)[at] = (float)sum * scale;
+              static_cast<uint16_t *>(g.out)[at] = arb_bf16_of_f32((float)sum * scale);
             else
               g.v.votes[at] = (int8_t)(g.v.votes[at] + arb_vote(sum, scale, g.v.vmax, (word >> (16 * c)) & 0xffffu));
           }

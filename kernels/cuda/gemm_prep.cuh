@@ -17,7 +17,7 @@ namespace arb_prep {
 constexpr int THREADS = 256;
 
 /* Accumulator position of logical column r. Thread t of a quad holds positions 8 j + 2 t + b, b < 2. For bf16 outputs those of
- * j < 4 become its columns 8 t + 2 j + b of each 32, for fp32 those of j < 2 its columns 4 t + 2 j + b of each 16. */
+ * j < 4 become its columns 8 t + 2 j + b of each 32, for votes those of j < 2 its columns 4 t + 2 j + b of each 16. */
 __device__ __forceinline__ int32_t permuted_row32(int32_t r) {
   return (r & ~31) | (((r >> 1) & 3) << 3) | (((r >> 3) & 3) << 1) | (r & 1);
 }
@@ -55,11 +55,12 @@ static __global__ void __launch_bounds__(THREADS)
   }
 }
 
-/* trits [perm(k)][ld over n]. A block turns 128 rows n x 32 columns k through shared memory. */
+/* trits [perm(k)][ld over n], and gains of 1. A block turns 128 rows n x 32 columns k through shared memory. */
 static __global__ void __launch_bounds__(THREADS)
-    expand_transposed(int32_t n, int32_t k, int32_t ld, const uint8_t *code, uint8_t *trits) {
+    expand_transposed(int32_t n, int32_t k, int32_t ld, const uint8_t *code, uint8_t *trits, float *gain) {
   __shared__ uint32_t tile[128][9];
   next_may_start();
+  if (blockIdx.y == 0 && threadIdx.x < 32) gain[blockIdx.x * 32 + threadIdx.x] = 1.0f;
   const int32_t n0 = (int32_t)blockIdx.y * 128, k0 = (int32_t)blockIdx.x * 32;
   const bool wide = (k & 3) == 0 && ((uintptr_t)code & 3) == 0;
 #pragma unroll
@@ -83,7 +84,7 @@ static __global__ void __launch_bounds__(THREADS)
   arb_transpose4(w);
 #pragma unroll
   for (int j = 0; j < 4; j++)
-    if (k0 + 4 * c + j < k) *reinterpret_cast<uint32_t *>(trits + (int64_t)permuted_row16(k0 + 4 * c + j) * ld + n0 + r) = w[j];
+    if (k0 + 4 * c + j < k) *reinterpret_cast<uint32_t *>(trits + (int64_t)permuted_row32(k0 + 4 * c + j) * ld + n0 + r) = w[j];
 }
 
 /* to[rows][ld] = from[rows][width]; a thread 16 bytes. */

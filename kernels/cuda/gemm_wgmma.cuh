@@ -1,12 +1,11 @@
-/* op      forward and dx on Hopper: acc[m][cols] = A[m][depth] . B[cols][depth], A int8, B trits of the workspace, both K-major
- * shapes  tiles of 128 x BN; any m, cols, depth (bulk copies fill the tails with zeros, stores are masked)
- * layout  depth in chunks of 128 bytes, swizzled, STAGES deep; rows of B are stored permuted (gemm_prep.cuh, permuted_row)
- *         so that a thread holds 8 (dx: 4) neighbouring columns and a quad stores whole sectors without a shuffle
- * work    2 m cols depth operations; persistent blocks of one producer warp and two consumer warpgroups of 64 x BN each;
- *         a cluster of two blocks shares B by multicast
- * bytes   A once per group of column tiles, B from L2, the output once
- * determinism  int32 sums, one fixed float expression per output
- * source  PTX ISA, "Asynchronous warpgroup level matrix instructions" */
+/* op      forward and dx on Hopper: acc[m][cols] = A[m][depth] . B[cols][depth], A int8, B trits of the workspace, both
+ * K-major; out = bf16((acc * scale[m]) * gain[cols]), the gains of dx being 1, which changes no bit shapes  tiles of 128 x BN;
+ * any m, cols, depth (bulk copies fill the tails with zeros, stores are masked) layout  depth in chunks of 128 bytes, swizzled,
+ * STAGES deep; rows of B are stored permuted (gemm_prep.cuh, permuted_row) so that a thread holds 8 neighbouring columns and a
+ * quad stores whole sectors without a shuffle work    2 m cols depth operations; persistent blocks of one producer warp and two
+ * consumer warpgroups of 64 x BN each; a cluster of two blocks shares B by multicast bytes   A once per group of column tiles,
+ * B from L2, the output once determinism  int32 sums, one fixed float expression per output source  PTX ISA, "Asynchronous
+ * warpgroup level matrix instructions" */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_CUH
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_CUH
 
@@ -23,8 +22,8 @@ struct args {
   int32_t m, cols, depth;
   int32_t m_tiles, col_tiles, group; /* m_tiles in clusters; column tiles walked together */
   const float *scale;                /* [m] */
-  const float *gain;                 /* [cols], forward */
-  void *out;                         /* [m][cols] bf16 or fp32 */
+  const float *gain;                 /* [cols] */
+  uint16_t *out;                     /* [m][cols] bf16 */
 };
 
 template <int BN, int STAGES>
@@ -58,96 +57,71 @@ __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
 __device__ __forceinline__ bool finite(float x) { return arb_fabsf(x) < arb_f32_of_bits(ARB_F32_INF_BITS); }
 
 /* Any width, any scale: one element at a time, away from the straight path. */
-template <bool FORWARD, int WIDTH, int N>
+template <int WIDTH, int N>
 __device__ __forceinline__ void store_slowly(const args &g, int32_t row, int32_t col0, int t4, const int32_t (&acc)[N],
                                              float s0, float s1) {
-  constexpr int GROUP = FORWARD ? 32 : 16;
 #pragma unroll
   for (int j = 0; j < WIDTH / 2; j++) { /* j: 8-column block, row half, column of two */
     const int block = j / 4, h = j / 2 % 2, b = j % 2;
-    const int32_t col = col0 + 8 * block / GROUP * GROUP + GROUP / 4 * t4 + 2 * (block % (GROUP / 8)) + b;
+    const int32_t col = col0 + 8 * block / 32 * 32 + 8 * t4 + 2 * (block % 4) + b;
     if (row + 8 * h >= g.m || col >= g.cols) continue;
-    const int64_t at = (int64_t)(row + 8 * h) * g.cols + col;
     const float y = (float)acc[j] * (h ? s1 : s0);
-    if (FORWARD)
-      static_cast<uint16_t *>(g.out)[at] = arb_bf16_of_f32(y * g.gain[col]);
-    else
-      static_cast<float *>(g.out)[at] = y;
+    g.out[(int64_t)(row + 8 * h) * g.cols + col] = arb_bf16_of_f32(y * g.gain[col]);
   }
 }
 
 /* What the epilogue of a tile needs, asked for before its products: the thread's two row scales and its share of the columns'
  * gains, which put() leaves in shared memory for the warpgroup. Two buffers by turns: whoever writes one has seen the barrier
  * that everybody reached after reading it. */
-template <bool FORWARD, int BN>
+template <int BN>
 struct ahead {
   float s0, s1, gain[BN / 128];
   __device__ __forceinline__ void get(const args &g, int32_t row, int32_t col0, int id) {
     s0 = row < g.m ? g.scale[row] : 0.0f;
     s1 = row + 8 < g.m ? g.scale[row + 8] : 0.0f;
-    if (FORWARD)
 #pragma unroll
-      for (int i = 0; i < BN / 128; i++) gain[i] = col0 + 128 * i + id < g.cols ? g.gain[col0 + 128 * i + id] : 0.0f;
+    for (int i = 0; i < BN / 128; i++) gain[i] = col0 + 128 * i + id < g.cols ? g.gain[col0 + 128 * i + id] : 0.0f;
   }
   __device__ __forceinline__ void put(float *gains, int id, int barrier) const {
-    if (FORWARD) {
 #pragma unroll
-      for (int i = 0; i < BN / 128; i++) gains[128 * i + id] = gain[i];
-      asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
-    }
+    for (int i = 0; i < BN / 128; i++) gains[128 * i + id] = gain[i];
+    asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
   }
 };
 
-/* A warpgroup's 64 x WIDTH sums to memory. The thread's rows are `row` and row + 8; its columns in each 32 (16 for dx) are
- * neighbours because rows of B were permuted. A finite row scale gives no NaN, so the hardware's rounding to bf16 is the
- * contract's. */
-template <bool FORWARD, int WIDTH, int N>
+/* A warpgroup's 64 x WIDTH sums to memory. The thread's rows are `row` and row + 8; its columns in each 32 are neighbours
+ * because rows of B were permuted. A finite row scale gives no NaN, so the hardware's rounding to bf16 is the contract's. */
+template <int WIDTH, int N>
 __device__ __forceinline__ void store_tile(const args &g, int32_t row, int32_t col0, int t4, const int32_t (&acc)[N], float s0,
                                            float s1, const float *gains) {
   const bool in0 = row < g.m, in1 = row + 8 < g.m;
-  if ((g.cols & 7) != 0 || (FORWARD && !(finite(s0) && finite(s1)))) {
-    store_slowly<FORWARD, WIDTH>(g, row, col0, t4, acc, s0, s1);
+  if ((g.cols & 7) != 0 || !(finite(s0) && finite(s1))) {
+    store_slowly<WIDTH>(g, row, col0, t4, acc, s0, s1);
     return;
   }
-  if (FORWARD) {
-    const int32_t col = col0 + 8 * t4;
-    uint16_t *out0 = static_cast<uint16_t *>(g.out) + (int64_t)row * g.cols + col, *out1 = out0 + 8 * (int64_t)g.cols;
-    const float4 *gain = reinterpret_cast<const float4 *>(gains + 8 * t4);
+  const int32_t col = col0 + 8 * t4;
+  uint16_t *out0 = g.out + (int64_t)row * g.cols + col, *out1 = out0 + 8 * (int64_t)g.cols;
+  const float4 *gain = reinterpret_cast<const float4 *>(gains + 8 * t4);
 #pragma unroll
-    for (int i = 0; i < WIDTH / 32; i++) {
-      if (col + 32 * i >= g.cols) break;
-      const float4 u = gain[8 * i], v = gain[8 * i + 1];
-      const int32_t *a = acc + 16 * i;
-      const uint4 y0 = make_uint4(pack_bf16(((float)a[0] * s0) * u.x, ((float)a[1] * s0) * u.y),
-                                  pack_bf16(((float)a[4] * s0) * u.z, ((float)a[5] * s0) * u.w),
-                                  pack_bf16(((float)a[8] * s0) * v.x, ((float)a[9] * s0) * v.y),
-                                  pack_bf16(((float)a[12] * s0) * v.z, ((float)a[13] * s0) * v.w));
-      const uint4 y1 = make_uint4(pack_bf16(((float)a[2] * s1) * u.x, ((float)a[3] * s1) * u.y),
-                                  pack_bf16(((float)a[6] * s1) * u.z, ((float)a[7] * s1) * u.w),
-                                  pack_bf16(((float)a[10] * s1) * v.x, ((float)a[11] * s1) * v.y),
-                                  pack_bf16(((float)a[14] * s1) * v.z, ((float)a[15] * s1) * v.w));
-      if (in0) *reinterpret_cast<uint4 *>(out0 + 32 * i) = y0;
-      if (in1) *reinterpret_cast<uint4 *>(out1 + 32 * i) = y1;
-    }
-  } else {
-    const int32_t col = col0 + 4 * t4;
-    float *out0 = static_cast<float *>(g.out) + (int64_t)row * g.cols + col, *out1 = out0 + 8 * (int64_t)g.cols;
-#pragma unroll
-    for (int i = 0; i < WIDTH / 16; i++) {
-      if (col + 16 * i >= g.cols) break;
-      const int32_t *a = acc + 8 * i;
-      if (in0)
-        *reinterpret_cast<float4 *>(out0 + 16 * i) =
-            make_float4((float)a[0] * s0, (float)a[1] * s0, (float)a[4] * s0, (float)a[5] * s0);
-      if (in1)
-        *reinterpret_cast<float4 *>(out1 + 16 * i) =
-            make_float4((float)a[2] * s1, (float)a[3] * s1, (float)a[6] * s1, (float)a[7] * s1);
-    }
+  for (int i = 0; i < WIDTH / 32; i++) {
+    if (col + 32 * i >= g.cols) break;
+    const float4 u = gain[8 * i], v = gain[8 * i + 1];
+    const int32_t *a = acc + 16 * i;
+    const uint4 y0 = make_uint4(pack_bf16(((float)a[0] * s0) * u.x, ((float)a[1] * s0) * u.y),
+                                pack_bf16(((float)a[4] * s0) * u.z, ((float)a[5] * s0) * u.w),
+                                pack_bf16(((float)a[8] * s0) * v.x, ((float)a[9] * s0) * v.y),
+                                pack_bf16(((float)a[12] * s0) * v.z, ((float)a[13] * s0) * v.w));
+    const uint4 y1 = make_uint4(pack_bf16(((float)a[2] * s1) * u.x, ((float)a[3] * s1) * u.y),
+                                pack_bf16(((float)a[6] * s1) * u.z, ((float)a[7] * s1) * u.w),
+                                pack_bf16(((float)a[10] * s1) * v.x, ((float)a[11] * s1) * v.y),
+                                pack_bf16(((float)a[14] * s1) * v.z, ((float)a[15] * s1) * v.w));
+    if (in0) *reinterpret_cast<uint4 *>(out0 + 32 * i) = y0;
+    if (in1) *reinterpret_cast<uint4 *>(out1 + 32 * i) = y1;
   }
 }
 #endif
 
-template <bool FORWARD, int BN, int STAGES, int CLUSTER, int BLOCKS>
+template <int BN, int STAGES, int CLUSTER, int BLOCKS>
 __global__ void
 #if ARB_HAVE_WGMMA || !defined(__CUDA_ARCH__)
 __launch_bounds__(threads(BLOCKS), BLOCKS)
@@ -207,7 +181,7 @@ __launch_bounds__(32)
     const int wg = role, quad = lane / 4, t4 = lane % 4;
     uint32_t stage = 0, phase = 0, turn = 0;
     int32_t acc[BN / 2];
-    ahead<FORWARD, BN> next;
+    ahead<BN> next;
     float *const gains = reinterpret_cast<float *>(raw + (gains_at - shared_address(raw))) + 2 * BN * wg;
     for (int32_t t = start; t < tiles; t += step) {
       const place p = place_of(g, t);
@@ -247,7 +221,7 @@ __launch_bounds__(32)
       }
       float *const mine = gains + BN * (turn++ & 1);
       next.put(mine, (int)threadIdx.x % 128, 3 + wg);
-      store_tile<FORWARD, BN>(g, row, p.col * BN, t4, acc, next.s0, next.s1, mine);
+      store_tile<BN>(g, row, p.col * BN, t4, acc, next.s0, next.s1, mine);
     }
   }
   if (CLUSTER > 1) cluster_sync(); /* no block leaves while another may still signal it */

@@ -39,8 +39,7 @@ __device__ __forceinline__ span span_of(const arb_wgmma::args &g, int32_t tile, 
 }
 #endif
 
-template <bool FORWARD>
-__global__ void
+static __global__ void
 #if ARB_HAVE_WGMMA || !defined(__CUDA_ARCH__)
 __launch_bounds__(THREADS, 1)
 #else
@@ -103,7 +102,7 @@ __launch_bounds__(32)
     }
     uint32_t stage = 0, phase = 0, epoch = 0, turn = 0;
     int32_t acc[BN / 2];
-    arb_wgmma::ahead<FORWARD, BN> next;
+    arb_wgmma::ahead<BN> next;
     float *const gains = reinterpret_cast<float *>(raw + (gains_at - shared_address(raw))) + 2 * BN * role;
     if (role == 1 && total > 0) turn_give(1);
     for (int32_t tile = tile0; tile < g.col_tiles; tile++) {
@@ -152,9 +151,9 @@ __launch_bounds__(32)
         float *const mine = gains + BN * (turn++ & 1);
         next.put(mine, (int)threadIdx.x % 128, 3 + role);
         if (wide)
-          arb_wgmma::store_tile<FORWARD, BN>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
+          arb_wgmma::store_tile<BN>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
         else
-          arb_wgmma::store_tile<FORWARD, BN / 2>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
+          arb_wgmma::store_tile<BN / 2>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
       }
       epoch++;
       if (lane == 0) barrier_arrive(b_empty);

@@ -1,9 +1,10 @@
-/* Softmax cross-entropy. A warp a row; the row's exponentials rest in shared memory until their sum is known. */
-#include "kernels/cuda/device.cuh"
+/* Softmax cross-entropy and its gradient as int8 rows. A warp a row; the row's exponentials rest in shared memory until their
+ * sum is known. */
+#include "kernels/cuda/gradient.cuh"
 
 static __global__ void __launch_bounds__(128)
     xent_kernel(int64_t m, int n, const uint16_t *__restrict__ logits, const int32_t *__restrict__ targets, float weight,
-                float *__restrict__ g, int64_t *loss, int64_t *count, int *nonfinite) {
+                const __grid_constant__ arb_gradient g, int64_t *loss, int64_t *count, int *nonfinite) {
   extern __shared__ float4 shared[];
   __shared__ unsigned long long block_loss, block_count;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (n + 3) & ~3;
@@ -13,9 +14,9 @@ static __global__ void __launch_bounds__(128)
   int64_t loss_sum = 0, target_sum = 0;
   for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
     const int32_t target = targets[row];
-    float *grad = g ? g + row * n : nullptr;
     if (target < 0) {
-      for (int i = lane; grad && i < n; i += 32) grad[i] = 0.0f;
+      for (int i = lane; g.hq && i < n; i += 32) g.hq[row * n + i] = 0;
+      if (g.hq && lane == 0) g.sh[row] = 0.0f;
       continue;
     }
     float max = -arb_f32_of_bits(ARB_F32_INF_BITS);
@@ -45,12 +46,17 @@ static __global__ void __launch_bounds__(128)
       loss_sum += (int64_t)arb_rintf(row_loss * 0x1p20f);
       target_sum++;
     }
-    if (!grad) continue;
+    if (!g.hq) continue;
 #pragma unroll 4
     for (int i = lane; i < n; i += 32) { /* each lane reads what it wrote */
       const float v = arb_divf(p[i], sum);
-      grad[i] = (i == target ? v - 1.0f : v) * weight;
+      p[i] = ((i == target ? v - 1.0f : v) * weight) * arb_pow2_eighths(g.e[i]);
     }
+    __syncwarp();
+    arb_gradient_row(g, row, [&](int at, float h[ARB_CHUNK]) {
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) h[j] = at + j < n ? p[at + j] : 0.0f;
+    });
     __syncwarp();
   }
   if (lane == 0 && target_sum != 0) {
@@ -64,15 +70,15 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
-static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
-                       float weight, float *g, int64_t *loss, int64_t *count) {
+static arb_status xent(arb_backend *be, const arb_rows *r, const uint16_t *logits, const int32_t *targets, float weight,
+                       const arb_stack *w, int8_t *hq, float *sh, int64_t *loss, int64_t *count) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
   arb_row_shape shape = {};
-  ARB_TRY(arb_cuda_row_shape(c, m, n, 1, &shape));
+  ARB_TRY(arb_cuda_row_shape(c, m, w->n, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)xent_kernel, shape.shared, "xent"));
-  ARB_CUDA_LAUNCH(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)n, logits, targets, weight, g,
-                  loss, count, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)w->n, logits, targets, weight,
+                  arb_gradient_of(c, r, w, 0, hq, sh), loss, count, c->nonfinite);
   return ARB_OK;
 }
 

@@ -1,6 +1,6 @@
 /* RMSNorm on the residual stream, forward (with the add and the quantisation) and backward. A warp a row; a row rests in shared
  * memory between the pass that loads it, the sum in its fixed order, and the pass that writes. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/gradient.cuh"
 
 enum { ADD, ONLY_X, ONLY_Y }; /* what the stream is: x + y, x, y */
 
@@ -151,80 +151,189 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   return ARB_OK;
 }
 
-/* T: float for the stream, uint16_t for bf16. */
-template <bool V, typename T>
+/* Backward on the stream: g += d norm(x)' dy, then the new g as gradient rows of `below`. A warp a row of at most 256 * G
+ * elements, a multiple of 8; a lane keeps its chunks in registers, only the products of the sum pass through shared memory. */
+template <int G, bool ACCUMULATE, bool BELOW>
 static __global__ void __launch_bounds__(128)
-    norm_backward_kernel(int64_t m, int width, const T *__restrict__ x, const float *__restrict__ inv_in,
-                         const int8_t *__restrict__ e, const float *__restrict__ dy, int accumulate, float *__restrict__ g) {
+    norm_backward_short_kernel(int64_t m, int width, const float *__restrict__ x, const float *__restrict__ inv_in,
+                               const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, float *__restrict__ g,
+                               const __grid_constant__ arb_gradient below) {
   extern __shared__ float4 shared[];
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
-  float *gain = reinterpret_cast<float *>(shared), *gy = gain + pad * (1 + 2 * warp), *xhat = gy + pad;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  float *gain = reinterpret_cast<float *>(shared), *gain_below = gain + width, *product = gain + width * (2 + warp);
+  if (BELOW)
+    for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) gain_below[i] = arb_pow2_eighths(below.e[i]);
   arb_gains_shared(e, width, gain);
+  const uint32_t step = BELOW ? below.step->step : 0;
+  const arb_philox_key key = arb_philox_key_of(BELOW ? below.step->seed : 0, ARB_DRAW_DX);
   for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
     const int64_t at = row * width;
     const float inv = inv_in[row];
-#pragma unroll 4
-    for (int i = 4 * lane; i < width; i += 128) {
-      float d[4], v[4], w[4];
-      arb_load4<V>(dy + at, i, width, d);
-      arb_load4<V>(x + at, i, width, v);
-      arb_load4<true>(gain, i, pad, w);
+    float d[G][ARB_CHUNK], v[G][ARB_CHUNK], o[G][ARB_CHUNK];
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        d[j] = d[j] * w[j];
-        v[j] = v[j] * inv;
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      arb_load8<true>(dy + at, i, width, d[c]);
+      arb_load8<true>(x + at, i, width, v[c]);
+      if (ACCUMULATE) arb_load8<true>(g + at, i, width, o[c]);
+    }
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      float w[ARB_CHUNK], p[ARB_CHUNK];
+      arb_load8<true>(gain, i, width, w);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        d[c][j] = d[c][j] * w[j];
+        v[c][j] = v[c][j] * inv;
+        p[j] = d[c][j] * v[c][j];
       }
-      arb_store4_shared(gy, i, d);
-      arb_store4_shared(xhat, i, v);
+      arb_store4_shared(product, i, p);
+      arb_store4_shared(product, i + 4, p + 4);
     }
     __syncwarp();
     float sum = 0.0f;
-#pragma unroll 8
-    for (int i = lane; i < width; i += 32) {
-      const float product = gy[i] * xhat[i];
-      sum += product;
+#pragma unroll
+    for (int c = 0; c < 8 * G; c++) {
+      const int i = lane + 32 * c;
+      if (i < width) sum += product[i];
     }
     const float mean = arb_divf(arb_warp_sum(sum), (float)width);
-#pragma unroll 4
-    for (int i = 4 * lane; i < width; i += 128) {
-      float d[4], v[4], o[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      if (accumulate) arb_load4<V>(g + at, i, width, o);
-      arb_load4<true>(gy, i, pad, d);
-      arb_load4<true>(xhat, i, pad, v);
+    float most = 0.0f;
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float t = inv * (d[j] - v[j] * mean);
-        o[j] = accumulate ? o[j] + t : t;
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      float w[ARB_CHUNK];
+      if (BELOW) arb_load8<true>(gain_below, i, width, w);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        const float t = inv * (d[c][j] - v[c][j] * mean);
+        o[c][j] = ACCUMULATE ? o[c][j] + t : t;
       }
-      arb_store4<V>(g + at, i, width, o);
+      arb_store4<true>(g + at, i, width, o[c]);
+      arb_store4<true>(g + at, i + 4, width, o[c] + 4);
+      if (BELOW) {
+#pragma unroll
+        for (int j = 0; j < ARB_CHUNK; j++) o[c][j] = o[c][j] * w[j];
+        most = arb_max_abs(most, arb_chunk_most(o[c]));
+      }
+    }
+    if (BELOW) {
+      const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+      float scale;
+      const float unit = arb_gradient_unit(bits, &scale);
+      if (lane == 0) {
+        below.sh[row] = scale;
+        if (bits >= ARB_F32_INF_BITS) *below.nonfinite = 1;
+      }
+      const arb_row_place place = arb_place_of(below, row);
+#pragma unroll
+      for (int c = 0; c < G; c++) {
+        const int i = ARB_CHUNK * (lane + 32 * c);
+        if (i < width) arb_round_chunk<true>(below, key, step, place.grain, place.position, row, i, o[c], unit);
+      }
     }
     __syncwarp();
   }
 }
 
-static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
-                                const float *inv, const int8_t *e, const float *dy, int accumulate, float *g) {
+/* mean(gy . xhat) of a row by one warp, any width: a lane reads its elements in the order in which they are summed. */
+template <typename T>
+static __device__ __forceinline__ float mean_of_products(const T *x, const uint16_t *dy, const int8_t *e, float inv,
+                                                         int width) {
+  float sum = 0.0f;
+  for (int i = threadIdx.x & 31; i < width; i += 32) {
+    const float v = sizeof(T) == 2 ? arb_f32_of_bf16((uint16_t)x[i]) : (float)x[i];
+    const float product = (arb_f32_of_bf16(dy[i]) * arb_pow2_eighths(e[i])) * (v * inv);
+    sum += product;
+  }
+  return arb_divf(arb_warp_sum(sum), (float)width);
+}
+
+/* The same for any width and alignment, a warp a row. */
+static __global__ void __launch_bounds__(128)
+    norm_backward_kernel(int64_t m, int width, const float *__restrict__ x, const float *__restrict__ inv_in,
+                         const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, int accumulate, float *g,
+                         const __grid_constant__ arb_gradient below) {
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+    const int64_t at = row * width;
+    const float inv = inv_in[row], mean = mean_of_products(x + at, dy + at, e, inv, width);
+    for (int i = lane; i < width; i += 32) {
+      const float t = inv * (arb_f32_of_bf16(dy[at + i]) * arb_pow2_eighths(e[i]) - (x[at + i] * inv) * mean);
+      g[at + i] = accumulate ? g[at + i] + t : t;
+    }
+    if (!below.hq) continue;
+    __syncwarp();
+    arb_gradient_row(below, row, [&](int i, float h[ARB_CHUNK]) {
+      float w[ARB_CHUNK];
+      arb_chunk_gains<false>(below.e, i, width, w);
+      arb_load8<false>(g + at, i, width, h);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) h[j] = h[j] * w[j];
+    });
+  }
+}
+
+static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const float *inv,
+                                const int8_t *e, const uint16_t *dy, int accumulate, float *g, const arb_stack *below,
+                                int8_t *hq, float *sh) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  const bool wide = width % 4 == 0 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(y, 8) && arb_cuda_aligned(dy, 16) &&
-                    arb_cuda_aligned(g, 16);
-  arb_row_shape shape = {};
-  ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
-  if (y) {
-    auto kernel = wide ? norm_backward_kernel<true, uint16_t> : norm_backward_kernel<false, uint16_t>;
-    ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "norm_backward"));
-    ARB_CUDA_LAUNCH(c, "norm_backward (bf16)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, y, inv, e, dy,
-                    accumulate, g);
+  ARB_REQUIRE(!below || below->n == width, ARB_ERR_ARG, "norm_backward: a gradient of %lld columns for a stack of %lld",
+              (long long)width, (long long)(below ? below->n : 0));
+  const arb_gradient to = below ? arb_gradient_of(c, r, below, 0, hq, sh) : arb_gradient();
+  const bool wide = width % ARB_CHUNK == 0 && width <= 1024 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(dy, 16) &&
+                    arb_cuda_aligned(g, 16) && (!below || arb_gradient_wide(below, hq));
+  if (!wide) {
+    ARB_CUDA_LAUNCH(c, "norm_backward (any)", norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, x, inv, e,
+                    dy, accumulate, g, to);
     return ARB_OK;
   }
-  auto kernel = wide ? norm_backward_kernel<true, float> : norm_backward_kernel<false, float>;
-  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "norm_backward"));
-  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x, inv, e, dy,
-                  accumulate, g);
+  auto kernel =
+      width <= 512
+          ? (accumulate ? (below ? norm_backward_short_kernel<2, true, true> : norm_backward_short_kernel<2, true, false>)
+                        : (below ? norm_backward_short_kernel<2, false, true> : norm_backward_short_kernel<2, false, false>))
+          : (accumulate ? (below ? norm_backward_short_kernel<4, true, true> : norm_backward_short_kernel<4, true, false>)
+                        : (below ? norm_backward_short_kernel<4, false, true> : norm_backward_short_kernel<4, false, false>));
+  const size_t shared = (size_t)width * 6 * sizeof(float);
+  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "norm_backward"));
+  int resident = 0;
+  ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
+  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
+                  to);
+  return ARB_OK;
+}
+
+/* At the model's input, once a pass: a warp a row, the row read twice. */
+static __global__ void __launch_bounds__(128)
+    input_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ x, const float *__restrict__ inv_in,
+                               const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, uint16_t *__restrict__ g) {
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+    const int64_t at = row * width;
+    const float inv = inv_in[row], mean = mean_of_products(x + at, dy + at, e, inv, width);
+    for (int i = lane; i < width; i += 32) {
+      const float xhat = arb_f32_of_bf16(x[at + i]) * inv;
+      g[at + i] = arb_bf16_of_f32(inv * (arb_f32_of_bf16(dy[at + i]) * arb_pow2_eighths(e[i]) - xhat * mean));
+    }
+  }
+}
+
+static arb_status input_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *x, const float *inv,
+                                      const int8_t *e, const uint16_t *dy, uint16_t *g) {
+  arb_cuda *c = arb_cuda_of(be);
+  const int64_t m = arb_rows_count(r);
+  ARB_CUDA_LAUNCH(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
+                  inv, e, dy, g);
   return ARB_OK;
 }
 
 void arb_cuda_fill_norms(arb_ops *ops) {
   ops->add_norm_quant = add_norm_quant;
   ops->norm_backward = norm_backward;
+  ops->input_norm_backward = input_norm_backward;
 }

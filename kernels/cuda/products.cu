@@ -1,6 +1,7 @@
 /* The three products' slots: gemm.h's kernels, or plain ones of this file that serve as an oracle when debugging. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/rescale.cuh"
 
 /* ---- plain kernels: a block of 16 x 16 threads, one sum a thread, tiles of 16 through shared memory ---- */
 
@@ -33,13 +34,13 @@ static __global__ void plain_forward_kernel(int64_t m, const int8_t *q, const fl
   if (row < m && n < w.n) y[row * w.n + n] = arb_bf16_of_f32(((float)acc * s[row]) * arb_pow2_eighths(w.e[n]));
 }
 
-static __global__ void plain_dx_kernel(int64_t m, const int8_t *hq, const float *sh, arb_stack w, float *dx) {
+static __global__ void plain_dx_kernel(int64_t m, const int8_t *hq, const float *sh, arb_stack w, uint16_t *dx) {
   const int64_t row0 = blockIdx.x * (int64_t)SIDE, column0 = blockIdx.y * (int64_t)SIDE;
   const int32_t acc = tile_dot(
       m, w.k, w.n, row0, column0, [&](int64_t r, int64_t i) { return (int32_t)hq[r * w.n + i]; },
       [&](int64_t k, int64_t i) { return (int32_t)arb_code_trit(w.code[i * w.k + k]); });
   const int64_t row = row0 + threadIdx.y, k = column0 + threadIdx.x;
-  if (row < m && k < w.k) dx[row * w.k + k] = (float)acc * sh[row];
+  if (row < m && k < w.k) dx[row * w.k + k] = arb_bf16_of_f32((float)acc * sh[row]);
 }
 
 static __global__ void plain_dw_kernel(int64_t rows, const int8_t *tq, const int8_t *q, const int32_t *cexp, int vmax,
@@ -50,10 +51,8 @@ static __global__ void plain_dw_kernel(int64_t rows, const int8_t *tq, const int
       [&](int64_t k, int64_t i) { return (int32_t)q[i * w.k + k]; });
   const int64_t n = row0 + threadIdx.y, k = column0 + threadIdx.x;
   if (n >= w.n || k >= w.k) return;
-  int member = 0;
-  while (n >= w.begin[member + 1]) member++;
-  if (cexp[member] == ARB_NO_SCALE) return;
-  const float x = (float)acc * arb_vote_scale(cexp[member] - w.p[n]);
+  if (*cexp == ARB_NO_SCALE) return;
+  const float x = (float)acc * arb_vote_scale(*cexp - w.p[n]);
   const int64_t element = n * arb_pad8(w.k) + k;
   const arb_philox_block b =
       arb_philox(arb_philox_key_of(step->seed, ARB_DRAW_VOTE), (uint32_t)(element / 8), w.id, step->step, grain);
@@ -67,8 +66,8 @@ static dim3 tiles(int64_t rows, int64_t columns) {
 
 /* ---- slots ---- */
 
-static arb_status gemm_work(arb_cuda *c, int64_t m, const arb_stack *w, void **out) {
-  return arb_cuda_work(c, arb_cuda_gemm_work_bytes(m, w->k, w->n), out);
+static arb_status gemm_work(arb_cuda *c, const arb_rows *r, const arb_stack *w, void **out) {
+  return arb_cuda_work(c, arb_cuda_gemm_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), out);
 }
 
 /* A launcher's result, with the launch's own errors, and the measuring that ARB_CUDA_LAUNCH does. */
@@ -86,13 +85,13 @@ static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_
     return ARB_OK;
   }
   void *work;
-  ARB_TRY(gemm_work(c, m, w, &work));
+  ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
   return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work), "linear_forward");
 }
 
 static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
-                            float *dx) {
+                            uint16_t *dx) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
   if (c->products_plain) {
@@ -100,25 +99,38 @@ static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq
     return ARB_OK;
   }
   void *work;
-  ARB_TRY(gemm_work(c, m, w, &work));
+  ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
   return finish(c, arb_cuda_gemm_dx(c->stream, m, w->k, w->n, hq, sh, w->code, dx, work), "linear_dx");
 }
 
-static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
-                                 int vmax, const arb_stack *w) {
+/* The oracle of linear_dw_vote: rescaled rows as they lie, grain after grain. */
+static arb_status plain_dw_vote(arb_cuda *c, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q,
+                                const float *s, int vmax, const arb_stack *w) {
+  const int64_t m = arb_rows_count(r), chunks = m * arb_cuda_ceil(w->n, ARB_CHUNK);
+  void *work;
+  ARB_TRY(arb_cuda_work(c, (size_t)(m + r->grains) * sizeof(int32_t) + (size_t)(m * w->n), &work));
+  int32_t *ratio = (int32_t *)work, *cexp = ratio + m;
+  int8_t *tq = (int8_t *)(cexp + r->grains);
+  ARB_CUDA_LAUNCH(c, "plain_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh, s,
+                  cexp, ratio, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "plain_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
+                  arb_gradient_of(c, r, w, 0, NULL, NULL), chunks, hq, ratio, tq);
+  for (int32_t g = 0; g < r->grains; g++) {
+    const int64_t row0 = g * r->rows_per_grain;
+    ARB_CUDA_LAUNCH(c, "plain_dw_vote", plain_dw_kernel, tiles(w->n, w->k), dim3(SIDE, SIDE), 0, r->rows_per_grain,
+                    tq + row0 * w->n, q + row0 * w->k, cexp + g, vmax, (uint32_t)(r->first + g * r->stride), c->step, *w);
+  }
+  return ARB_OK;
+}
+
+static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q,
+                                 const float *s, int vmax, const arb_stack *w) {
   arb_cuda *c = arb_cuda_of(be);
   ARB_REQUIRE(r->rows_per_grain <= ARB_CUDA_GEMM_ROWS, ARB_ERR_ARG, "dW: %lld rows in one use, at most %d",
               (long long)r->rows_per_grain, ARB_CUDA_GEMM_ROWS);
-  if (c->products_plain) {
-    for (int32_t g = 0; g < r->grains; g++) {
-      const int64_t row0 = g * r->rows_per_grain;
-      ARB_CUDA_LAUNCH(c, "plain_dw_vote", plain_dw_kernel, tiles(w->n, w->k), dim3(SIDE, SIDE), 0, r->rows_per_grain,
-                      tq + row0 * w->n, q + row0 * w->k, cexp + g * w->members, vmax, (uint32_t)(r->first + g * r->stride),
-                      c->step, *w);
-    }
-    return ARB_OK;
-  }
+  ARB_REQUIRE(w->uses == 1, ARB_ERR_ARG, "dW: %d uses", w->uses);
+  if (c->products_plain) return plain_dw_vote(c, r, hq, sh, q, s, vmax, w);
   arb_cuda_dw d = {};
   d.rows_per_grain = r->rows_per_grain;
   d.grains = r->grains;
@@ -126,18 +138,18 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   d.stride = r->stride;
   d.n = w->n;
   d.k = w->k;
-  d.tq = tq;
+  d.hq = hq;
+  d.sh = sh;
   d.q = q;
-  d.members = w->members;
-  for (int i = 0; i <= w->members; i++) d.begin[i] = w->begin[i];
-  d.cexp = cexp;
+  d.s = s;
   d.p = w->p;
   d.vmax = vmax;
   d.tensor = w->id;
   d.step = c->step;
   d.votes = w->votes;
+  d.nonfinite = c->nonfinite;
   void *work;
-  ARB_TRY(gemm_work(c, arb_rows_count(r), w, &work));
+  ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
   return finish(c, arb_cuda_gemm_dw_votes(c->stream, &d, work), "linear_dw_vote");
 }

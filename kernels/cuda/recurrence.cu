@@ -61,8 +61,8 @@ typedef struct {
 
 static __global__ void __launch_bounds__((WORKERS + 1) * 32, 3)
     mlgru_backward_kernel(int context, int width, int groups, const uint16_t *__restrict__ zf, const uint16_t *__restrict__ zc,
-                          int ldz, const float *__restrict__ bias, const float *__restrict__ h, const float *__restrict__ dh,
-                          float *__restrict__ dzf, float *__restrict__ dzc, int lddz) {
+                          int ldz, const float *__restrict__ bias, const float *__restrict__ h, const uint16_t *__restrict__ dh,
+                          uint16_t *__restrict__ dzf, uint16_t *__restrict__ dzc, int lddz) {
   const int TILE = WORKERS * BACKWARD_STEPS;
   __shared__ float2 gates[2][WORKERS * BACKWARD_STEPS][32]; /* f, and dh, which the chain replaces by the gradient of h[t] */
   const int lane = threadIdx.x & 31, worker = (int)(threadIdx.x >> 5) - 1;
@@ -89,8 +89,8 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, 3)
         if (i < 2 || !mine || t >= context) continue;
         const float f = last.f[j], sc = last.sc[j], z = last.z[j], c = z * sc, d = gates[parity][at][lane].y;
         const float df = d * (last.before[j] - c), dc = d * (1.0f - f);
-        dzf[t * lddz] = df * (f * (1.0f - f));
-        dzc[t * lddz] = dc * (sc * (1.0f + z * (1.0f - sc)));
+        dzf[t * lddz] = arb_bf16_of_f32(df * (f * (1.0f - f)));
+        dzc[t * lddz] = arb_bf16_of_f32(dc * (sc * (1.0f + z * (1.0f - sc))));
       }
       last = now;
       if (i < tiles) {
@@ -102,7 +102,7 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, 3)
           zf32[j] = in ? arb_f32_of_bf16(zf[t * ldz]) : 0.0f;
           now.z[j] = in ? arb_f32_of_bf16(zc[t * ldz]) : 0.0f;
           now.before[j] = in && t > 0 ? h[(t - 1) * width] : 0.0f;
-          grad[j] = in ? dh[t * width] : 0.0f;
+          grad[j] = in ? arb_f32_of_bf16(dh[t * width]) : 0.0f;
         }
 #pragma unroll
         for (int j = 0; j < BACKWARD_STEPS; j++) {
@@ -143,8 +143,8 @@ static arb_status mlgru_forward(arb_backend *be, const arb_rows *r, int64_t cont
 }
 
 static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
-                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh,
-                                 float *dzf, float *dzc, int64_t lddz) {
+                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const uint16_t *dh,
+                                 uint16_t *dzf, uint16_t *dzc, int64_t lddz) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t groups = arb_cuda_ceil(width, 32), blocks = arb_rows_count(r) / context * groups;
   ARB_TRY(check_range(context, width, ldz, lddz, blocks));

@@ -66,8 +66,12 @@ static void embed_dw_task(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, const int32_t *ids, int slots, int slot,
-                           int32_t pad, const int8_t *tq, const arb_stack *w, int32_t *d) {
+                           int32_t pad, const int8_t *hq, const float *sh, const arb_stack *w, int32_t *cexp, int32_t *d) {
   arb_host *host = arb_host_of(be);
+  int8_t *tq;
+  /* a chunk must not cross grains: n is a multiple of 8 */
+  ARB_REQUIRE(w->n % 8 == 0, ARB_ERR_ARG, "embed_dw: %lld channels, a multiple of 8 expected", (long long)w->n);
+  ARB_TRY(arb_host_rescale(be, r, w, slot, hq, sh, NULL, cexp, &tq));
   embed_args a = {.host = host,
                   .ids = ids,
                   .w = w,
@@ -78,8 +82,6 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
                   .slot = slot,
                   .pad = pad,
                   .rows_per_grain = r->rows_per_grain};
-  /* a chunk must not cross grains: n is a multiple of 8 */
-  ARB_REQUIRE(w->n % 8 == 0, ARB_ERR_ARG, "embed_dw: %lld channels, a multiple of 8 expected", (long long)w->n);
   arb_host_run(host, ARB_HOST_EMBED_DW, w->n * r->grains, 8, embed_dw_task, &a);
   return ARB_OK;
 }
@@ -100,12 +102,10 @@ static void join_task(void *arg, int64_t begin, int64_t end, int worker) {
   arb_row_scratch *tmp = &a->host->scratch[worker];
   const arb_philox_key key = arb_philox_key_of(a->env.seed, ARB_DRAW_VOTE);
   for (int64_t row = begin; row < end; row++) {
-    int member = 0;
-    while (row >= w->begin[member + 1]) member++;
     for (int32_t g = 0; g < a->grains; g++) {
       int cmax = ARB_NO_SCALE;
       for (int u = 0; u < w->uses; u++) {
-        const int c = a->cexp[(u * a->grains + g) * w->members + member];
+        const int c = a->cexp[u * a->grains + g];
         if (c != ARB_NO_SCALE && (cmax == ARB_NO_SCALE || c > cmax)) cmax = c;
       }
       if (cmax == ARB_NO_SCALE) continue;
@@ -114,7 +114,7 @@ static void join_task(void *arg, int64_t begin, int64_t end, int worker) {
       for (int64_t k = 0; k < w->k; k++) {
         int64_t sum = 0;
         for (int u = 0; u < w->uses; u++) {
-          const int c = a->cexp[(u * a->grains + g) * w->members + member];
+          const int c = a->cexp[u * a->grains + g];
           if (c == ARB_NO_SCALE || cmax - c > 55) continue;
           const int64_t d = a->d[(((int64_t)u * a->grains + g) * w->n + row) * w->k + k];
           sum += (d * ((int64_t)1 << 24)) >> (cmax - c);

@@ -86,10 +86,11 @@ static arb_status host_profile(arb_backend *be, int index, int reset, const char
                                                      "glu_norm_quant",
                                                      "xent",
                                                      "grad_quant",
-                                                     "dw_quant",
+                                                     "rescale",
                                                      "embed_dw",
                                                      "vote_join",
                                                      "norm_backward",
+                                                     "input_norm_backward",
                                                      "gate_norm_backward",
                                                      "mlgru_backward",
                                                      "glu_norm_backward",
@@ -216,14 +217,22 @@ static arb_status walk(arb_backend *be, arb_host_op which, arb_row_op op, const 
   return ARB_OK;
 }
 
-/* 2^(e/8) for a whole row, in the shared work memory. */
-static arb_status gains(arb_backend *be, const int8_t *e, int64_t width, const float **out) {
+/* 2^(e/8) for a whole row, and for the rows of a stack (NULL: none), in the shared work memory. */
+static arb_status gains_pair(arb_backend *be, const int8_t *e, int64_t width, const arb_stack *w, const float **out,
+                             const float **out_w) {
+  const int64_t n = w ? w->n : 0;
   void *work = NULL;
-  ARB_TRY(arb_host_work(arb_host_of(be), (size_t)width * sizeof(float), &work));
+  ARB_TRY(arb_host_work(arb_host_of(be), (size_t)(width + n) * sizeof(float), &work));
   float *g = work;
   for (int64_t i = 0; i < width; i++) g[i] = arb_pow2_eighths(e[i]);
+  for (int64_t i = 0; i < n; i++) g[width + i] = arb_pow2_eighths(w->e[i]);
   *out = g;
+  if (out_w) *out_w = g + width;
   return ARB_OK;
+}
+
+static arb_status gains(arb_backend *be, const int8_t *e, int64_t width, const float **out) {
+  return gains_pair(be, e, width, NULL, out, NULL);
 }
 
 /* Rows a task takes: about 64 KiB of fp32, so that a task is worth its hand-out and its rows stay in cache. */
@@ -329,64 +338,79 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
               width);
 }
 
-static arb_status xent(arb_backend *be, const arb_rows *r, int64_t n, const uint16_t *logits, const int32_t *targets,
-                       float weight, float *g, int64_t *loss, int64_t *count) {
+static arb_status xent(arb_backend *be, const arb_rows *r, const uint16_t *logits, const int32_t *targets, float weight,
+                       const arb_stack *w, int8_t *hq, float *sh, int64_t *loss, int64_t *count) {
+  const float *gain;
+  ARB_TRY(gains(be, w->e, w->n, &gain));
   const arb_row_args a = {.env = arb_host_env(be, r),
-                          .width = n,
+                          .width = w->n,
                           .y = logits,
                           .targets = targets,
                           .weight = weight,
-                          .x_out = g,
-                          .loss = loss,
-                          .count = count};
-  return walk(be, ARB_HOST_XENT, arb_host_of(be)->rows->xent, &a, arb_rows_count(r), row_chunk(n), n);
-}
-
-static arb_status grad_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
-                             const float *s, int8_t *hq, float *sh, uint32_t *tmax) {
-  const float *gain;
-  ARB_TRY(gains(be, w->e, w->n, &gain));
-  const arb_row_args a = {.env = arb_host_env(be, r),
-                          .x_in = g,
-                          .ldz = ldg,
                           .w = w,
-                          .gain = gain,
-                          .use = use,
-                          .s_in = s,
+                          .gain_w = gain,
                           .q = hq,
                           .s = sh,
-                          .tmax = tmax};
-  memset(tmax, 0, (size_t)r->grains * (size_t)w->members * sizeof *tmax);
+                          .loss = loss,
+                          .count = count};
+  return walk(be, ARB_HOST_XENT, arb_host_of(be)->rows->xent, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+}
+
+static arb_status grad_quant(arb_backend *be, const arb_rows *r, const float *g, const uint16_t *g_bf16, int64_t ldg,
+                             const arb_stack *w, int use, int8_t *hq, float *sh) {
+  const float *gain;
+  ARB_TRY(gains(be, w->e, w->n, &gain));
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .x_in = g, .y = g_bf16, .ldz = ldg, .w = w, .gain_w = gain, .use = use, .q = hq, .s = sh};
   return walk(be, ARB_HOST_GRAD_QUANT, arb_host_of(be)->rows->grad_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
 }
 
-static arb_status dw_quant(arb_backend *be, const arb_rows *r, const float *g, int64_t ldg, const arb_stack *w, int use,
-                           const float *s, const uint32_t *tmax, int32_t *cexp, int8_t *tq) {
-  const float *gain;
-  ARB_TRY(gains(be, w->e, w->n, &gain));
-  for (int64_t i = 0; i < (int64_t)r->grains * w->members; i++) cexp[i] = arb_dw_exponent(arb_f32_of_bits(tmax[i]));
-  const arb_row_args a = {
-      .env = arb_host_env(be, r), .x_in = g, .ldz = ldg, .w = w, .gain = gain, .use = use, .s_in = s, .cexp = cexp, .q = tq};
-  return walk(be, ARB_HOST_DW_QUANT, arb_host_of(be)->rows->dw_quant, &a, arb_rows_count(r), row_chunk(w->n), w->n);
+arb_status arb_host_rescale(arb_backend *be, const arb_rows *r, const arb_stack *w, int use, const int8_t *hq, const float *sh,
+                            const float *s, int32_t *cexp, int8_t **tq) {
+  arb_host *host = arb_host_of(be);
+  const int64_t m = arb_rows_count(r);
+  void *memory;
+  const size_t slot = arb_host_slot_bytes(be, m, r->rows_per_grain, w); /* the product that follows takes its share in front */
+  ARB_TRY(arb_host_work(host, slot + arb_host_rescale_bytes(m, w->n), &memory));
+  int32_t *ratio = (int32_t *)((unsigned char *)memory + slot);
+  *tq = (int8_t *)(ratio + m);
+  for (int32_t g = 0; g < r->grains; g++) {
+    const int64_t begin = g * r->rows_per_grain, end = begin + r->rows_per_grain;
+    uint32_t most = 0; /* magnitudes order as their bits do */
+    for (int64_t i = begin; i < end; i++) {
+      const uint32_t bits = arb_bits_of_f32(s ? sh[i] * s[i] : sh[i]);
+      most = bits > most ? bits : most;
+    }
+    if (most >= 0x7f800000u) be->nonfinite = 1;
+    cexp[g] = most >= 0x7f800000u ? ARB_NO_SCALE : arb_rows_exponent(arb_f32_of_bits(most));
+    for (int64_t i = begin; i < end; i++) ratio[i] = arb_row_ratio(s ? sh[i] * s[i] : sh[i], cexp[g]);
+  }
+  const arb_row_args a = {.env = arb_host_env(be, r), .w = w, .use = use, .hq = hq, .ratio = ratio, .q = *tq};
+  return walk(be, ARB_HOST_RESCALE, host->rows->rescale, &a, m, row_chunk(w->n), w->n);
 }
 
 static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
-                            float *dx) {
+                            uint16_t *dx) {
   const double start = arb_host_clock();
   const arb_status st = arb_host_of(be)->product_dx(be, arb_rows_count(r), hq, sh, w, dx);
   arb_host_count(arb_host_of(be), ARB_HOST_DX, start);
   return st;
 }
 
-static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *tq, const int8_t *q, const int32_t *cexp,
-                                 int vmax, const arb_stack *w) {
+static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q,
+                                 const float *s, int vmax, const arb_stack *w) {
+  int32_t cexp[ARB_MAX_GRAINS];
+  int8_t *tq;
+  ARB_REQUIRE(w->uses == 1 && r->grains <= ARB_MAX_GRAINS, ARB_ERR_ARG, "dW: %d uses, %d grains", w->uses, r->grains);
+  ARB_TRY(arb_host_rescale(be, r, w, 0, hq, sh, s, cexp, &tq));
   for (int32_t g = 0; g < r->grains; g++) {
+    if (cexp[g] == ARB_NO_SCALE) continue;
     const int64_t row0 = g * r->rows_per_grain;
     const arb_host_dw d = {.w = w,
                            .tq = tq + row0 * w->n,
                            .q = q + row0 * w->k,
                            .rows = r->rows_per_grain,
-                           .cexp = cexp + g * w->members,
+                           .cexp = cexp[g],
                            .vmax = vmax,
                            .grain = (uint32_t)(r->first + g * r->stride)};
     const double start = arb_host_clock();
@@ -396,25 +420,41 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   return ARB_OK;
 }
 
-static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const uint16_t *y,
-                                const float *inv, const int8_t *e, const float *dy, int accumulate, float *g) {
-  const float *gain;
-  ARB_TRY(gains(be, e, width, &gain));
+static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const float *inv,
+                                const int8_t *e, const uint16_t *dy, int accumulate, float *g, const arb_stack *below,
+                                int8_t *hq, float *sh) {
+  const float *gain, *gain_w;
+  ARB_REQUIRE(!below || below->n == width, ARB_ERR_ARG, "norm_backward: a gradient of %lld columns for a stack of %lld",
+              (long long)width, (long long)(below ? below->n : 0));
+  ARB_TRY(gains_pair(be, e, width, below, &gain, &gain_w));
   const arb_row_args a = {.env = arb_host_env(be, r),
                           .width = width,
                           .x_in = x,
-                          .y = y,
                           .inv_in = inv,
                           .gain = gain,
                           .dy = dy,
                           .accumulate = accumulate,
-                          .x_out = g};
+                          .x_out = g,
+                          .w = below,
+                          .gain_w = gain_w,
+                          .q = below ? hq : NULL,
+                          .s = sh};
   return walk(be, ARB_HOST_NORM_BACKWARD, arb_host_of(be)->rows->norm_backward, &a, arb_rows_count(r), row_chunk(width), width);
 }
 
+static arb_status input_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *x, const float *inv,
+                                      const int8_t *e, const uint16_t *dy, uint16_t *g) {
+  const float *gain;
+  ARB_TRY(gains(be, e, width, &gain));
+  const arb_row_args a = {
+      .env = arb_host_env(be, r), .width = width, .y = x, .inv_in = inv, .gain = gain, .dy = dy, .y_out = g};
+  return walk(be, ARB_HOST_INPUT_NORM_BACKWARD, arb_host_of(be)->rows->input_norm_backward, &a, arb_rows_count(r),
+              row_chunk(width), width);
+}
+
 static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
-                                     int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *dh, float *dzg,
-                                     int64_t lddz) {
+                                     int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, uint16_t *dh,
+                                     uint16_t *dzg, int64_t lddz) {
   const float *gain;
   ARB_TRY(gains(be, e, width, &gain));
   const arb_row_args a = {.env = arb_host_env(be, r),
@@ -425,16 +465,16 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
                           .inv_in = inv,
                           .gain = gain,
                           .dy = dy,
-                          .x_out = dh,
-                          .x_out2 = dzg,
+                          .y_out = dh,
+                          .y_out2 = dzg,
                           .lddz = lddz};
   return walk(be, ARB_HOST_GATE_NORM_BACKWARD, arb_host_of(be)->rows->gate_norm_backward, &a, arb_rows_count(r),
               row_chunk(width), width);
 }
 
 static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t context, int64_t width, const uint16_t *zf,
-                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const float *dh,
-                                 float *dzf, float *dzc, int64_t lddz) {
+                                 const uint16_t *zc, int64_t ldz, const float *bias, const float *h, const uint16_t *dh,
+                                 uint16_t *dzf, uint16_t *dzc, int64_t lddz) {
   const arb_row_args a = {.env = arb_host_env(be, r),
                           .width = width,
                           .context = context,
@@ -444,17 +484,19 @@ static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t con
                           .bias = bias,
                           .x_in = h,
                           .dy = dh,
-                          .x_out = dzf,
-                          .x_out2 = dzc,
+                          .y_out = dzf,
+                          .y_out2 = dzc,
                           .lddz = lddz};
   return walk(be, ARB_HOST_MLGRU_BACKWARD, arb_host_of(be)->rows->mlgru_backward, &a, scan_lanes(r, context, width), 1, width);
 }
 
 static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
-                                    int64_t ldz, const float *inv, const int8_t *e, const float *dy, float *du, float *dv,
-                                    int64_t lddz) {
-  const float *gain;
-  ARB_TRY(gains(be, e, width, &gain));
+                                    int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
+                                    int8_t *hq, float *sh) {
+  const float *gain, *gain_w;
+  ARB_REQUIRE(w->n == 2 * width, ARB_ERR_ARG, "glu_norm_backward: a stack of %lld rows for two of %lld", (long long)w->n,
+              (long long)width);
+  ARB_TRY(gains_pair(be, e, width, w, &gain, &gain_w));
   const arb_row_args a = {.env = arb_host_env(be, r),
                           .width = width,
                           .y = u,
@@ -463,11 +505,12 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
                           .inv_in = inv,
                           .gain = gain,
                           .dy = dy,
-                          .x_out = du,
-                          .x_out2 = dv,
-                          .lddz = lddz};
-  return walk(be, ARB_HOST_GLU_NORM_BACKWARD, arb_host_of(be)->rows->glu_norm_backward, &a, arb_rows_count(r), row_chunk(width),
-              width);
+                          .w = w,
+                          .gain_w = gain_w,
+                          .q = hq,
+                          .s = sh};
+  return walk(be, ARB_HOST_GLU_NORM_BACKWARD, arb_host_of(be)->rows->glu_norm_backward, &a, arb_rows_count(r), row_chunk(w->n),
+              w->n);
 }
 
 void arb_host_fill(arb_backend *be, arb_host *host) {
@@ -497,10 +540,10 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->glu_norm_quant = glu_norm_quant;
   o->xent = xent;
   o->grad_quant = grad_quant;
-  o->dw_quant = dw_quant;
   o->linear_dx = linear_dx;
   o->linear_dw_vote = linear_dw_vote;
   o->norm_backward = norm_backward;
+  o->input_norm_backward = input_norm_backward;
   o->gate_norm_backward = gate_norm_backward;
   o->mlgru_backward = mlgru_backward;
   o->glu_norm_backward = glu_norm_backward;

@@ -22,10 +22,11 @@ typedef enum {
   ARB_HOST_GLU_NORM_QUANT,
   ARB_HOST_XENT,
   ARB_HOST_GRAD_QUANT,
-  ARB_HOST_DW_QUANT,
+  ARB_HOST_RESCALE,
   ARB_HOST_EMBED_DW,
   ARB_HOST_VOTE_JOIN,
   ARB_HOST_NORM_BACKWARD,
+  ARB_HOST_INPUT_NORM_BACKWARD,
   ARB_HOST_GATE_NORM_BACKWARD,
   ARB_HOST_MLGRU_BACKWARD,
   ARB_HOST_GLU_NORM_BACKWARD,
@@ -41,12 +42,12 @@ typedef enum {
 /* Work on items [begin, end) as `worker` (< host->workers). */
 typedef void (*arb_host_task)(void *arg, int64_t begin, int64_t end, int worker);
 
-/* One grain's dW product: rows of tq [rows][n] and q [rows][k]; votes of w at cexp[members]. */
+/* One grain's dW product: rows of tq [rows][n] and q [rows][k]; votes of w at 2^cexp. */
 typedef struct {
   const arb_stack *w;
   const int8_t *tq, *q;
   int64_t rows;
-  const int32_t *cexp;
+  int32_t cexp; /* not ARB_NO_SCALE */
   int vmax;
   uint32_t grain;
 } arb_host_dw;
@@ -58,7 +59,7 @@ struct arb_host {
   /* Calls task over [0, total) in chunks of at most `chunk`, on any of the workers; returns when all are done. */
   void (*run)(arb_host *host, int64_t total, int64_t chunk, arb_host_task task, void *arg);
   arb_status (*product_forward)(arb_backend *be, int64_t m, const int8_t *q, const float *s, const arb_stack *w, uint16_t *y);
-  arb_status (*product_dx)(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, float *dx);
+  arb_status (*product_dx)(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, uint16_t *dx);
   arb_status (*product_dw)(arb_backend *be, const arb_host_dw *d);
   void (*close)(arb_host *host); /* of the backend's own parts; may be NULL */
   void *own;                     /* the backend's own context */
@@ -77,6 +78,14 @@ void arb_host_fill(arb_backend *be, arb_host *host);
 ARB_NODISCARD arb_status arb_host_work(arb_host *host, size_t bytes, void **out);
 /* Bytes of one worker's scratch rows of `width` elements. */
 size_t arb_host_scratch_bytes(int64_t width);
+/* What one slot call takes of the shared work buffer (kernels/plan.c); behind it lie rescaled rows. */
+size_t arb_host_slot_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w);
+/* Ratios and int8 rows of a rescaled gradient. */
+static inline size_t arb_host_rescale_bytes(int64_t rows, int64_t n) { return (size_t)rows * (sizeof(int32_t) + (size_t)n); }
+/* A gradient's rows brought to one scale a grain (kernels/common/scale.h): weight = sh * s (s NULL: 1). cexp[grains] is
+ * written, *tq [m][n] lives until the next call. */
+ARB_NODISCARD arb_status arb_host_rescale(arb_backend *be, const arb_rows *r, const arb_stack *w, int use, const int8_t *hq,
+                                          const float *sh, const float *s, int32_t *cexp, int8_t **tq);
 /* Grows every worker's scratch rows to `width` elements. */
 ARB_NODISCARD arb_status arb_host_reserve(arb_host *host, int64_t width);
 /* host->run, timed as `op`. */

@@ -44,15 +44,16 @@ static arb_status product_forward(arb_backend *be, int64_t m, const int8_t *q, c
   return ARB_OK;
 }
 
-/* dx[m][k] = (float)sum_n hq[m][n] T[n][k] * sh[m] */
-static arb_status product_dx(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, float *dx) {
+/* dx[m][k] = bf16((float)sum_n hq[m][n] T[n][k] * sh[m]) */
+static arb_status product_dx(arb_backend *be, int64_t m, const int8_t *hq, const float *sh, const arb_stack *w, uint16_t *dx) {
   void *work;
   ARB_TRY(arb_host_work(arb_host_of(be), (size_t)(2 * w->n * w->k), &work));
   int8_t *t = work, *columns = t + w->n * w->k;
   expand(w->code, w->n * w->k, t);
   transpose(t, w->n, w->k, columns);
   for (int64_t i = 0; i < m; i++)
-    for (int64_t k = 0; k < w->k; k++) dx[i * w->k + k] = (float)dot(hq + i * w->n, columns + k * w->n, w->n) * sh[i];
+    for (int64_t k = 0; k < w->k; k++)
+      dx[i * w->k + k] = arb_bf16_of_f32((float)dot(hq + i * w->n, columns + k * w->n, w->n) * sh[i]);
   return ARB_OK;
 }
 
@@ -69,14 +70,11 @@ static arb_status product_dw(arb_backend *be, const arb_host_dw *d) {
   transpose(d->q, d->rows, w->k, q);
   arb_row_scratch *tmp = host->scratch;
   const arb_philox_key key = arb_philox_key_of(be->seed, ARB_DRAW_VOTE);
-  for (int member = 0; member < w->members; member++) {
-    if (d->cexp[member] == ARB_NO_SCALE) continue;
-    for (int64_t n = w->begin[member]; n < w->begin[member + 1]; n++) {
-      const float scale = arb_vote_scale(d->cexp[member] - w->p[n]);
-      for (int64_t k = 0; k < w->k; k++) tmp->a[k] = (float)dot(tq + n * d->rows, q + k * d->rows, d->rows) * scale;
-      host->draws(key, w->id, be->step, d->grain, n * arb_pad8(w->k), w->k, tmp->draws);
-      host->rows->vote_row(tmp->a, w->k, d->vmax, tmp->draws, w->votes + n * w->k);
-    }
+  for (int64_t n = 0; n < w->n; n++) {
+    const float scale = arb_vote_scale(d->cexp - w->p[n]);
+    for (int64_t k = 0; k < w->k; k++) tmp->a[k] = (float)dot(tq + n * d->rows, q + k * d->rows, d->rows) * scale;
+    host->draws(key, w->id, be->step, d->grain, n * arb_pad8(w->k), w->k, tmp->draws);
+    host->rows->vote_row(tmp->a, w->k, d->vmax, tmp->draws, w->votes + n * w->k);
   }
   return ARB_OK;
 }

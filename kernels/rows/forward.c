@@ -115,12 +115,12 @@ void ARB_AT_LEVEL(arb_row_xent)(const arb_row_args *a, int64_t begin, int64_t en
   int64_t loss_sum = 0, targets = 0;
   for (int64_t row = begin; row < end; row++) {
     const int32_t target = a->targets[row];
-    float *g = a->x_out ? a->x_out + row * n : NULL;
     if (target < 0) {
-      if (g) memset(g, 0, (size_t)n * sizeof *g);
+      if (a->q) memset(a->q + row * n, 0, (size_t)n);
+      if (a->q) a->s[row] = 0.0f;
       continue;
     }
-    float *x = tmp->a, *p = tmp->b;
+    float *x = tmp->a, *p = tmp->b, *g = tmp->c;
     widen_row(a->y + row * n, n, x);
     const float max = max_row(x, n);
     exp_row(x, max, n, p);
@@ -132,9 +132,11 @@ void ARB_AT_LEVEL(arb_row_xent)(const arb_row_args *a, int64_t begin, int64_t en
       loss_sum += (int64_t)rintf(loss * 0x1p20f);
       targets++;
     }
-    if (!g) continue;
+    if (!a->q) continue;
     probability_row(p, sum, a->weight, n, g);
     g[target] = (p[target] / sum - 1.0f) * a->weight;
+    for (int64_t i = 0; i < n; i++) g[i] = g[i] * a->gain_w[i];
+    ARB_AT_LEVEL(arb_row_round_gradient)(a, row, g, tmp->draws);
   }
   __atomic_fetch_add(a->loss, loss_sum, __ATOMIC_RELAXED);
   __atomic_fetch_add(a->count, targets, __ATOMIC_RELAXED);

@@ -35,17 +35,19 @@ typedef struct {
   const float *x_in;  /* or h, g */
   const uint16_t *y;  /* or zf, u, logits */
   const uint16_t *y2; /* or zc, zg, v */
-  const float *bias, *dy;
-  const float *gain; /* [width] 2^(e/8) of the norm or the stack */
-  float *x_out;      /* or dx, g, dh */
-  float *x_out2;     /* or dzg, dv, dzc */
+  const uint16_t *dy; /* or dh */
+  const float *bias;
+  const float *gain;        /* [width] 2^(e/8) of the norm */
+  const float *gain_w;      /* [w->n] 2^(e/8) of the stack whose gradient rows go out as (q, s) */
+  float *x_out;             /* or g */
+  uint16_t *y_out, *y_out2; /* dh, dzg; dzf, dzc; g of the input's norm */
   int8_t *q;
   float *s, *inv;
   const float *s_in, *inv_in;
+  const int8_t *hq;
+  const int32_t *ratio; /* [rows], arb_row_ratio */
   const arb_stack *w;
   int use, accumulate;
-  uint32_t *tmax;      /* [grains][members] */
-  const int32_t *cexp; /* [grains][members] */
   const int32_t *targets;
   float weight;
   int64_t *loss, *count;
@@ -70,7 +72,7 @@ typedef struct {
 typedef struct {
   const char *level;
   arb_row_op add_norm_quant, window_norm_quant, gate_norm_quant, glu_norm_quant, xent;
-  arb_row_op grad_quant, dw_quant, norm_backward, gate_norm_backward, glu_norm_backward;
+  arb_row_op grad_quant, rescale, norm_backward, input_norm_backward, gate_norm_backward, glu_norm_backward;
   arb_row_op mlgru_forward, mlgru_backward; /* over scan lanes, not rows */
   void (*vote_rows)(const arb_update_args *a, int64_t begin, int64_t end);
   void (*vote_columns)(const arb_update_args *a, int member, int64_t begin, int64_t end); /* columns [begin, end) */

@@ -29,8 +29,9 @@ ARB_DECLARE_ROW_OP(arb_row_glu_norm_quant);
 ARB_DECLARE_ROW_OP(arb_row_xent);
 ARB_DECLARE_ROW_OP(arb_row_mlgru_forward);
 ARB_DECLARE_ROW_OP(arb_row_grad_quant);
-ARB_DECLARE_ROW_OP(arb_row_dw_quant);
+ARB_DECLARE_ROW_OP(arb_row_rescale);
 ARB_DECLARE_ROW_OP(arb_row_norm_backward);
+ARB_DECLARE_ROW_OP(arb_row_input_norm_backward);
 ARB_DECLARE_ROW_OP(arb_row_gate_norm_backward);
 ARB_DECLARE_ROW_OP(arb_row_glu_norm_backward);
 ARB_DECLARE_ROW_OP(arb_row_mlgru_backward);
@@ -51,6 +52,9 @@ static inline void arb_row_draws(const arb_row_args *a, arb_draw_purpose purpose
   a->env.draws(arb_philox_key_of(a->env.seed, purpose), a->w->id, a->env.step, arb_row_grain_id(&a->env, local), first, a->w->n,
                out);
 }
+
+/* (q, s)[row] of w from h = g * gain_w, which is used up, by stochastic rounding. Rows under 2^-100 become zero. */
+void ARB_AT_LEVEL(arb_row_round_gradient)(const arb_row_args *a, int64_t row, float *h, uint16_t *draws);
 
 /* Inner loops stand alone with restrict pointers: bytes may alias anything, and the compiler must know that they do not. */
 static inline void arb_row_round(const float *restrict x, float inv, int64_t width, int8_t *restrict q) {

@@ -21,8 +21,7 @@ typedef struct {
   int8_t *q, *h, *e, *p, *votes;
   uint8_t *code;
   float *s;
-  uint16_t *y;
-  float *dx;
+  uint16_t *y, *dx;
   int32_t *d;
   void *scratch;
   float *fq, *fh, *ft, *fout; /* the peer's; NULL without one */
@@ -77,7 +76,7 @@ static arb_status workload_make(workload *w, const arb_bench_shape *shape, int t
   w->code = room(n * k, 1);
   w->s = room(m, sizeof(float));
   w->y = room(m * n, sizeof(uint16_t));
-  w->dx = room(m * k, sizeof(float));
+  w->dx = room(m * k, sizeof(uint16_t));
   w->d = room(n * k, sizeof(int32_t));
   w->scratch = room((int64_t)arb_gemm_scratch_bytes(m, k, n, threads), 1);
   const int64_t mk = m * k, mn = m * n, nk = n * k, most = mk > mn ? (mk > nk ? mk : nk) : (mn > nk ? mn : nk);
@@ -110,15 +109,8 @@ static arb_status workload_make(workload *w, const arb_bench_shape *shape, int t
 
 static void run_ours(const bench *b, workload *w, form f) {
   const int64_t m = w->shape.m, k = w->shape.k, n = w->shape.n;
-  const int64_t begin[2] = {0, n};
-  const int32_t cexp[1] = {-16};
-  const arb_gemm_votes votes = {.key = arb_philox_key_of(1, ARB_DRAW_VOTE),
-                                .vmax = 15,
-                                .members = 1,
-                                .begin = begin,
-                                .cexp = cexp,
-                                .p = w->p,
-                                .votes = w->votes};
+  const arb_gemm_votes votes = {
+      .key = arb_philox_key_of(1, ARB_DRAW_VOTE), .vmax = 15, .cexp = -16, .p = w->p, .votes = w->votes};
   if (f == FORWARD) b->kernels->forward(b->pool, m, k, n, w->q, w->s, w->code, w->e, w->y, w->scratch);
   if (f == DX) b->kernels->dx(b->pool, m, k, n, w->h, w->s, w->code, w->dx, w->scratch);
   if (f == DW) b->kernels->dw(b->pool, m, k, n, w->h, w->q, w->d, NULL, w->scratch);

@@ -43,7 +43,7 @@ static arb_status forward(arb_module *m, arb_pass *p) {
   p->y = NULL;
   p->logits = t->z;
   if (!p->targets) return ARB_OK;
-  return o->xent(be, &p->rows, t->vocabulary, t->z, p->targets, p->weight, p->backward ? p->work.g_wide : NULL, p->loss,
+  return o->xent(be, &p->rows, t->z, p->targets, p->weight, &t->logits->w, p->backward ? p->work.hq : NULL, p->work.sh, p->loss,
                  p->count);
 }
 
@@ -51,11 +51,16 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   byte_head *t = (byte_head *)m;
   arb_backend *be = p->be;
   arb_work *k = &p->work;
-  ARB_TRY(arb_linear_backward(p, t->logits, k->g_wide, t->vocabulary, t->q, t->s, k->dx));
-  return be->ops.norm_backward(be, &p->rows, t->dim, t->x, NULL, t->inv, t->norm->e, k->dx, 0, p->g);
+  ARB_TRY(arb_linear_backward(p, t->logits, t->q, t->s, k->dx));
+  return be->ops.norm_backward(be, &p->rows, t->dim, t->x, t->inv, t->norm->e, k->dx, 0, p->g, p->below, k->hq, k->sh);
 }
 
-static const arb_module_ops ops = {"byte_head", declare, layout, forward, backward};
+static const arb_stack *output(const arb_module *m) {
+  (void)m;
+  return NULL;
+}
+
+static const arb_module_ops ops = {"byte_head", declare, layout, forward, backward, output};
 
 arb_status arb_byte_head_create(const char *name, int64_t dim, int64_t vocabulary, arb_module **out) {
   byte_head *t = calloc(1, sizeof *t);

@@ -63,15 +63,16 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   const arb_ops *o = &be->ops;
   arb_work *k = &p->work;
   const int64_t h = t->hidden;
-  float *gz = k->g_wide;
-  ARB_TRY(arb_linear_backward(p, t->d, p->g, t->dim, t->q_hidden, t->s_hidden, k->dx));
-  ARB_TRY(
-      o->glu_norm_backward(be, &p->rows, h, t->z, t->z + h, 2 * h, t->inv_hidden, t->norm_hidden->e, k->dx, gz, gz + h, 2 * h));
-  ARB_TRY(arb_linear_backward(p, t->uv, gz, 2 * h, t->q_in, t->s_in, k->dx));
-  return o->norm_backward(be, &p->rows, t->dim, t->x, NULL, t->inv_in, t->norm_in->e, k->dx, 1, p->g);
+  ARB_TRY(arb_linear_backward(p, t->d, t->q_hidden, t->s_hidden, k->dx));
+  ARB_TRY(o->glu_norm_backward(be, &p->rows, h, t->z, t->z + h, 2 * h, t->inv_hidden, t->norm_hidden->e, k->dx, &t->uv->w,
+                               k->hq, k->sh));
+  ARB_TRY(arb_linear_backward(p, t->uv, t->q_in, t->s_in, k->dx));
+  return o->norm_backward(be, &p->rows, t->dim, t->x, t->inv_in, t->norm_in->e, k->dx, 1, p->g, p->below, k->hq, k->sh);
 }
 
-static const arb_module_ops ops = {"glu", declare, layout, forward, backward};
+static const arb_stack *output(const arb_module *m) { return &((const glu *)m)->d->w; }
+
+static const arb_module_ops ops = {"glu", declare, layout, forward, backward, output};
 
 arb_status arb_glu_create(const char *name, int64_t dim, int64_t hidden, arb_module **out) {
   glu *t = calloc(1, sizeof *t);

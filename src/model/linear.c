@@ -14,19 +14,15 @@ arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q,
   return p->be->ops.linear_forward(p->be, &p->rows, q, s, &w, y);
 }
 
-arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q, const float *s,
-                               float *dx) {
+arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *dx) {
   arb_backend *be = p->be;
-  const arb_ops *o = &be->ops;
-  arb_work *k = &p->work;
-  ARB_TRY(o->grad_quant(be, &p->rows, g, ldg, &t->w, 0, s, dx ? k->hq : NULL, k->sh, k->tmax));
-  ARB_TRY(o->dw_quant(be, &p->rows, g, ldg, &t->w, 0, s, k->tmax, k->cexp, k->tq));
-  ARB_TRY(o->linear_dw_vote(be, &p->rows, k->tq, q, k->cexp, p->vmax, &t->w));
+  const arb_work *k = &p->work;
   if (dx) {
     arb_stack w;
     ARB_TRY(arb_pass_stack(p, t, &w));
-    ARB_TRY(o->linear_dx(be, &p->rows, k->hq, k->sh, &w, dx));
+    ARB_TRY(be->ops.linear_dx(be, &p->rows, k->hq, k->sh, &w, dx));
   }
+  ARB_TRY(be->ops.linear_dw_vote(be, &p->rows, k->hq, k->sh, q, s, p->vmax, &t->w));
   return arb_votes_complete(p, t);
 }
 
@@ -37,6 +33,6 @@ arb_status arb_votes_complete(arb_pass *p, const arb_tensor *t) {
   f->done[t->index] = 1;
   ARB_TRY(o->vote_rows(p->be, &t->w, f->work));
   ARB_TRY(o->vote_columns(p->be, &t->w, f->work));
-  ARB_TRY(o->update(p->be, &t->w, f->work, p->used, p->vmax, f->flips));
+  ARB_TRY(o->update(p->be, &t->w, f->work, p->rows.grains, p->vmax, f->flips));
   return o->fill(p->be, t->w.votes, 0, (size_t)(t->w.n * t->w.k));
 }

@@ -72,16 +72,22 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   arb_work *k = &p->work;
   const int64_t d = t->dim;
   if (t->zero) return ARB_OK;
-  float *gz = k->g_wide;
-  ARB_TRY(arb_linear_backward(p, t->o, p->g, d, t->q_out, t->s_out, k->dx));
+  uint16_t *gz = k->g_wide;
+  ARB_TRY(arb_linear_backward(p, t->o, t->q_out, t->s_out, k->dx));
   ARB_TRY(o->gate_norm_backward(be, &p->rows, d, t->h, t->z + 2 * d, 3 * d, t->inv_out, t->norm_out->e, k->dx, k->dh,
                                 gz + 2 * d, 3 * d));
   ARB_TRY(o->mlgru_backward(be, &p->rows, p->context, d, t->z, t->z + d, 3 * d, *t->bias, t->h, k->dh, gz, gz + d, 3 * d));
-  ARB_TRY(arb_linear_backward(p, t->fcg, gz, 3 * d, t->q_in, t->s_in, k->dx));
-  return o->norm_backward(be, &p->rows, d, t->x, NULL, t->inv_in, t->norm_in->e, k->dx, 1, p->g);
+  ARB_TRY(o->grad_quant(be, &p->rows, NULL, gz, 3 * d, &t->fcg->w, 0, k->hq, k->sh));
+  ARB_TRY(arb_linear_backward(p, t->fcg, t->q_in, t->s_in, k->dx));
+  return o->norm_backward(be, &p->rows, d, t->x, t->inv_in, t->norm_in->e, k->dx, 1, p->g, p->below, k->hq, k->sh);
 }
 
-static const arb_module_ops ops = {"memory", declare, layout, forward, backward};
+static const arb_stack *output(const arb_module *m) {
+  const memory *t = (const memory *)m;
+  return t->zero ? NULL : &t->o->w;
+}
+
+static const arb_module_ops ops = {"memory", declare, layout, forward, backward, output};
 
 arb_status arb_memory_create(const char *name, int64_t dim, const float *const *bias, int zero, arb_module **out) {
   memory *t = calloc(1, sizeof *t);

@@ -12,16 +12,15 @@ typedef enum { ARB_FEATURE_IMAGE, ARB_FEATURE_AUDIO, ARB_FEATURE_KINDS } arb_fea
 
 /* Work buffers shared by all modules, as wide as the widest tensor; free to use within one call. */
 typedef struct {
-  float *g_wide;   /* [m][widest stack] gradient of a stack's outputs */
-  float *dx;       /* [m][widest input] gradient of a stack's input */
-  float *dh;       /* [m][dim] */
-  int8_t *hq, *tq; /* [m][widest stack] */
-  float *sh;       /* [m] */
-  uint32_t *tmax;  /* [uses][grains][members], widest */
-  int32_t *cexp;   /* the same */
-  int32_t *d;      /* [uses][grains][n][k] of the largest stack with several uses */
-  uint8_t *plain;  /* [n][k] of the largest stack: state bytes made of trits; NULL: state is not sharded */
-  uint16_t *y;     /* [m][dim] the running module's output, added by the next one */
+  uint16_t *g_wide; /* [m][widest] gradient of a stack's outputs */
+  uint16_t *dx;     /* [m][widest input] gradient of a stack's input */
+  uint16_t *dh;     /* [m][dim] */
+  int8_t *hq;       /* [m][widest stack] gradient rows of the stack at work */
+  float *sh;        /* [m] their scales */
+  int32_t *cexp;    /* [uses][grains], most */
+  int32_t *d;       /* [uses][grains][n][k] of the largest stack with several uses */
+  uint8_t *plain;   /* [n][k] of the largest stack: state bytes made of trits; NULL: state is not sharded */
+  uint16_t *y;      /* [m][dim] the running module's output, added by the next one */
 } arb_work;
 
 /* Updates as votes come: a tensor takes its step as soon as its votes are complete, and the next one casts its votes into the
@@ -46,14 +45,13 @@ typedef struct {
   } features[ARB_FEATURE_KINDS];
   const int32_t *join;                         /* [m] row among the parts' outputs, or -1: a row in front of the sequence */
   const int32_t *split[ARB_FEATURE_KINDS + 1]; /* of each part's rows: their place in the stream, or -1: absent */
-  int64_t used;                                /* grains that use the tensors of the running module */
-  int64_t used_by[ARB_FEATURE_KINDS];          /* grains in which some sample has the feature */
   int backward;                                /* a backward pass will follow */
   int vmax;                                    /* largest vote of a grain */
   float weight;                                /* of one position in the loss: a power of two */
   const float *x;
   const uint16_t *y;
   float *g;               /* [m][dim] gradient of the residual stream */
+  const arb_stack *below; /* backward: the stack whose output was added to the stream before the module at work */
   int64_t *loss, *count;  /* sums over this step: rint(loss * 2^20), targets; backend memory */
   const uint16_t *logits; /* [m][vocabulary], set by the head */
   arb_work work;
@@ -74,7 +72,11 @@ typedef struct {
   arb_status (*declare)(arb_module *m, arb_state *s);
   void (*layout)(arb_module *m, const arb_shape *shape, arb_arena *activations);
   arb_status (*forward)(arb_module *m, arb_pass *p);
-  arb_status (*backward)(arb_module *m, arb_pass *p); /* in: p->g after this module; out: before it */
+  /* In: p->g after this module, and (p->work.hq, sh), its rows for this module's output stack. Out: p->g before it, and the
+   * rows for p->below (norm_backward gives both). */
+  arb_status (*backward)(arb_module *m, arb_pass *p);
+  /* The stack whose output this module adds to the stream; NULL when it adds nothing. */
+  const arb_stack *(*output)(const arb_module *m);
 } arb_module_ops;
 
 struct arb_module {
@@ -87,10 +89,9 @@ struct arb_module {
 ARB_NODISCARD arb_status arb_pass_stack(const arb_pass *p, const arb_tensor *t, arb_stack *out);
 /* y[m][n] = W (q, s). */
 ARB_NODISCARD arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *y);
-/* Backward of y = W x for one use: votes of W from g (row stride ldg) and the stored input (q, s); the input's gradient into
- * dx [m][k] unless NULL. */
-ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const float *g, int64_t ldg, const int8_t *q,
-                                             const float *s, float *dx);
+/* Backward of y = W x from the gradient rows in p->work (hq, sh) and the stored input (q, s): votes of W, and the input's
+ * gradient into dx [m][k] unless NULL. */
+ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *dx);
 
 /* After the last use of a tensor in a backward pass, dx included: with p->fused the tensor takes its step and the vote buffer
  * is zero again; otherwise nothing. */

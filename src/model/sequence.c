@@ -15,6 +15,7 @@ typedef struct {
   int64_t context;  /* all parts' rows */
   uint16_t *joined; /* [m][dim] the stream */
   uint16_t *apart;  /* [m][dim] the parts' outputs, one part after the other */
+  float *g;         /* [m][dim] a part's gradient */
 } sequence;
 
 static arb_status declare(arb_module *m, arb_state *s) {
@@ -28,6 +29,7 @@ static void layout(arb_module *m, const arb_shape *shape, arb_arena *a) {
   sequence *t = (sequence *)m;
   t->joined = arb_arena_take(a, ARB_BF16, shape->rows * t->dim);
   t->apart = arb_arena_take(a, ARB_BF16, shape->rows * t->dim);
+  t->g = arb_arena_take(a, ARB_F32, shape->rows * t->dim);
   for (int i = 0; i < PARTS; i++) {
     arb_shape part = *shape;
     part.rows = shape->rows / t->context * t->rows[i];
@@ -39,7 +41,6 @@ static void layout(arb_module *m, const arb_shape *shape, arb_arena *a) {
 static int64_t pass_of(const sequence *t, const arb_pass *p, int i, arb_pass *part) {
   *part = *p;
   part->context = t->rows[i];
-  if (i < ARB_FEATURE_KINDS) part->used = p->used_by[i];
   part->rows.rows_per_grain = p->rows.rows_per_grain / t->context * t->rows[i];
   return arb_rows_count(&part->rows);
 }
@@ -69,14 +70,22 @@ static arb_status backward(arb_module *m, arb_pass *p) {
     if (!t->parts[i]) continue;
     arb_pass part;
     const int64_t rows = pass_of(t, p, i, &part);
-    part.g = p->work.dh;
+    part.g = t->g;
     ARB_TRY(be->ops.gather_rows(be, rows, t->dim * (int64_t)sizeof *part.g, p->g, p->split[i], part.g));
+    ARB_TRY(be->ops.grad_quant(be, &part.rows, part.g, NULL, t->dim, t->parts[i]->ops->output(t->parts[i]), 0, p->work.hq,
+                               p->work.sh));
     ARB_TRY(t->parts[i]->ops->backward(t->parts[i], &part));
   }
   return ARB_OK;
 }
 
-static const arb_module_ops ops = {"sequence", declare, layout, forward, backward};
+/* Each part has a stack of its own: their rows are made here, from the fp32 gradient. */
+static const arb_stack *output(const arb_module *m) {
+  (void)m;
+  return NULL;
+}
+
+static const arb_module_ops ops = {"sequence", declare, layout, forward, backward, output};
 
 arb_status arb_sequence_create(const char *name, arb_module *const parts[PARTS], const int64_t rows[PARTS], int64_t dim,
                                arb_module **out) {

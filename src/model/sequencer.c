@@ -43,10 +43,12 @@ static arb_status forward(arb_module *m, arb_pass *p) {
 
 static arb_status backward(arb_module *m, arb_pass *p) {
   sequencer *t = (sequencer *)m;
-  return arb_linear_backward(p, t->project, p->g, t->dim, t->q, t->s, NULL);
+  return arb_linear_backward(p, t->project, t->q, t->s, NULL);
 }
 
-static const arb_module_ops ops = {"sequencer", declare, layout, forward, backward};
+static const arb_stack *output(const arb_module *m) { return &((const sequencer *)m)->project->w; }
+
+static const arb_module_ops ops = {"sequencer", declare, layout, forward, backward, output};
 
 arb_status arb_sequencer_create(const char *name, arb_feature_kind kind, int64_t windows, int64_t width, int64_t dim,
                                 arb_module **out) {

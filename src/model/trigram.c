@@ -54,22 +54,22 @@ static arb_status backward(arb_module *m, arb_pass *p) {
   arb_backend *be = p->be;
   arb_work *k = &p->work;
   const int64_t width = SLOTS * t->channels;
-  ARB_TRY(arb_linear_backward(p, t->project, p->g, t->dim, t->q, t->s, k->dx));
-  ARB_TRY(be->ops.norm_backward(be, &p->rows, width, NULL, t->emb, t->inv, t->norm->e, k->dx, 0, k->g_wide));
+  ARB_TRY(arb_linear_backward(p, t->project, t->q, t->s, k->dx));
+  ARB_TRY(be->ops.input_norm_backward(be, &p->rows, width, t->emb, t->inv, t->norm->e, k->dx, k->g_wide));
   const arb_stack *w = &t->embed->w;
   for (int slot = 0; slot < SLOTS; slot++) {
-    const float *g = k->g_wide + slot * t->channels;
-    int32_t *cexp = k->cexp + slot * p->rows.grains;
-    ARB_TRY(be->ops.grad_quant(be, &p->rows, g, width, w, slot, NULL, NULL, NULL, k->tmax));
-    ARB_TRY(be->ops.dw_quant(be, &p->rows, g, width, w, slot, NULL, k->tmax, cexp, k->tq));
-    ARB_TRY(be->ops.embed_dw(be, &p->rows, p->context, p->ids, SLOTS, slot, t->pad, k->tq, w,
-                             k->d + (int64_t)slot * p->rows.grains * w->n * w->k));
+    const int64_t at = (int64_t)slot * p->rows.grains;
+    ARB_TRY(be->ops.grad_quant(be, &p->rows, NULL, k->g_wide + slot * t->channels, width, w, slot, k->hq, k->sh));
+    ARB_TRY(be->ops.embed_dw(be, &p->rows, p->context, p->ids, SLOTS, slot, t->pad, k->hq, k->sh, w, k->cexp + at,
+                             k->d + at * w->n * w->k));
   }
   ARB_TRY(be->ops.vote_join(be, &p->rows, k->d, k->cexp, p->vmax, w));
   return arb_votes_complete(p, t->embed);
 }
 
-static const arb_module_ops ops = {"trigram", declare, layout, forward, backward};
+static const arb_stack *output(const arb_module *m) { return &((const trigram *)m)->project->w; }
+
+static const arb_module_ops ops = {"trigram", declare, layout, forward, backward, output};
 
 arb_status arb_trigram_create(const char *name, int64_t channels, int64_t dim, int64_t vocabulary, int32_t pad,
                               arb_module **out) {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/gemm_prep.cuh"
+#include "kernels/cuda/gemm_turn.cuh"
 
 #define CHECK(call)                                                                \
   do {                                                                             \
@@ -167,7 +167,7 @@ const char *const NAMES[] = {"forward", "dx", "dw"};
 void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once = false) {
   const size_t sm = (size_t)m, sk = (size_t)k, sn = (size_t)n;
   const double about = 2.0 * (double)m * (double)k * (double)n / 600e12 * 1e6 + 5;
-  const size_t one_set = f == FORWARD ? sm * sk + 2 * sm * sn : f == DX ? sm * sn + 4 * sm * sk : sm * (sk + sn);
+  const size_t one_set = f == FORWARD ? sm * sk + 2 * sm * sn : f == DX ? sm * sn + 2 * sm * sk : sm * (sk + sn);
   const int sets = (int)std::max<size_t>(2, (((size_t)240 << 20) + one_set - 1) / one_set);
   timing bf16 = {0, 0, 0}, int8 = {0, 0, 0};
   double first = 0;
@@ -196,17 +196,15 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   const char *const name = int8_library ? "cuBLASLt int8" : "bf16";
   const auto q = several(sets, sm * sk, 0), hq = several(sets, sm * sn, 0), code = several(2, sn * sk, 2),
              s = several(2, 4 * sm, 3);
-  const auto e = several(2, sn, 0), work = several(1, arb_cuda_gemm_work_bytes(m, k, n), 0);
-  const auto out = several(sets, f == FORWARD ? 2 * sm * sn : f == DX ? 4 * sm * sk : sn * sk, 0);
-  std::vector<int32_t> cexp(8, -17);
+  const auto e = several(2, sn, 0), work = several(1, arb_cuda_gemm_work_bytes(m / 8, 8, k, n), 0);
+  const auto out = several(sets, f == FORWARD ? 2 * sm * sn : f == DX ? 2 * sm * sk : sn * sk, 0);
   const arb_cuda_step step = {12345, 678, 0.0f};
-  int32_t *dc = static_cast<int32_t *>(fresh(32, 0));
   arb_cuda_step *dstep = static_cast<arb_cuda_step *>(fresh(sizeof step, 0));
   int8_t *p = static_cast<int8_t *>(fresh(sn, 0));
   CHECK(cudaDeviceSynchronize());
-  CHECK(cudaMemcpy(dc, cexp.data(), 32, cudaMemcpyHostToDevice));
   CHECK(cudaMemcpy(dstep, &step, sizeof step, cudaMemcpyHostToDevice));
-  CHECK(cudaMemset(p, 0, sn));
+  CHECK(cudaMemset(p, 17, sn));
+  int *flag = static_cast<int *>(fresh(sizeof(int), 0));
   auto call = [&](int set) {
     const size_t i = (size_t)set, j = i % 2;
     const auto *x = static_cast<const int8_t *>(q[i]), *h = static_cast<const int8_t *>(hq[i]);
@@ -215,17 +213,19 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
     if (f == FORWARD)
       CHECK(arb_cuda_gemm_forward(stream, m, k, n, x, scale, c, static_cast<const int8_t *>(e[j]),
                                   static_cast<uint16_t *>(out[i]), work[0]));
-    if (f == DX) CHECK(arb_cuda_gemm_dx(stream, m, k, n, h, scale, c, static_cast<float *>(out[i]), work[0]));
+    if (f == DX) CHECK(arb_cuda_gemm_dx(stream, m, k, n, h, scale, c, static_cast<uint16_t *>(out[i]), work[0]));
     if (f == DW) {
       arb_cuda_dw d = {};
-      d.rows_per_grain = m / 8, d.grains = 8, d.first = 0, d.stride = 1, d.n = n, d.k = k, d.tq = h, d.q = x, d.members = 1;
-      d.begin[1] = n, d.cexp = dc, d.p = p, d.vmax = 15, d.tensor = 7, d.step = dstep, d.votes = static_cast<int8_t *>(out[i]);
+      d.rows_per_grain = m / 8, d.grains = 8, d.first = 0, d.stride = 1, d.n = n, d.k = k, d.hq = h, d.q = x, d.sh = scale;
+      d.s = scale, d.p = p, d.vmax = 15, d.tensor = 7, d.step = dstep, d.votes = static_cast<int8_t *>(out[i]),
+      d.nonfinite = flag;
       CHECK(arb_cuda_gemm_dw_votes(stream, &d, work[0]));
     }
   };
   for (int path : PATHS) {
     if (path == 0 && (int8_library || m * k * n > (int64_t)32768 * 512 * 512)) continue;
     if (path == 6 && (f == DW || (f == FORWARD ? k : n) > 512)) continue;
+    if (f == DW && (path == 2 || path == 4)) continue; /* no pairs there */
     arb_cuda_gemm_path(path);
     if (once) { /* for a profiler */
       call(0);
@@ -258,10 +258,27 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
         [&](int set) {
           arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>(
               (int32_t)n, (int32_t)k, (int32_t)((n + 15) / 16 * 16), static_cast<const uint8_t *>(code[(size_t)set % 2]),
-              static_cast<uint8_t *>(work[0]));
+              static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]));
         },
         about);
     std::printf("         prep alone %.2f us\n", t.us);
+  }
+  if (f == DW) {
+    arb_turn::args t = {};
+    t.rows = t.ld = (int32_t)(m / 8), t.permute = 1, t.ratio = static_cast<const int32_t *>(fresh(4 * sm, 0));
+    t.draws.n = (int32_t)n, t.draws.uses = 1, t.draws.stride = 1, t.draws.step = dstep;
+    const dim3 grid((unsigned)((n + 127) / 128 + (k + 127) / 128), (unsigned)((m / 8 + 127) / 128), 8);
+    const timing alone = measure(
+        sets,
+        [&](int set) {
+          int8_t *to = static_cast<int8_t *>(work[0]);
+          t.gradient = {static_cast<const int8_t *>(hq[(size_t)set]), to, (int32_t)n, (int32_t)((n + 127) / 128)};
+          t.input = {static_cast<const int8_t *>(q[(size_t)set]), to + m * ((n + 15) / 16 * 16), (int32_t)k,
+                     (int32_t)((k + 127) / 128)};
+          arb_turn::turn<<<grid, arb_turn::THREADS, 0, stream>>>(t);
+        },
+        about);
+    std::printf("         turning alone %.2f us\n", alone.us);
   }
   drop_all();
 }

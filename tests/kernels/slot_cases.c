@@ -93,6 +93,15 @@ static void make_stack(problem *p, int64_t n, int64_t k) {
   for (int i = 0; i < w->members; i++) w->m[i] = sample_below(5) ? (int32_t)sample_between(-2000000, 2000000) : ARB_Q16_NONE;
 }
 
+/* As much of a stack as rounding its gradient takes. */
+static arb_stack gradient_stack(problem *p, int64_t n) {
+  arb_stack w = {.id = sample_u32(), .uses = 1, .members = 1, .n = n, .k = 1};
+  w.begin[1] = n;
+  w.e = input(p, n, 1);
+  for (int64_t i = 0; i < n; i++) w.e[i] = (int8_t)(sample_below(30) ? sample_between(-40, 20) : sample_between(-128, 127));
+  return w;
+}
+
 void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t context, int64_t width, int64_t n, int64_t k) {
   memset(p, 0, sizeof *p);
   p->seed = sample_u64();
@@ -113,7 +122,9 @@ void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t co
   p->weight = 0x1p-9f;
   make_stack(p, n, k);
   p->use = (int)sample_below(p->w.uses);
-  const int64_t scales = (int64_t)p->w.uses * grains * p->w.members;
+  p->of_width = gradient_stack(p, width);
+  p->of_pair = gradient_stack(p, 2 * width);
+  const int64_t scales = (int64_t)p->w.uses * grains;
   p->x = input(p, m * width, sizeof *p->x);
   p->dy = input(p, m * width, sizeof *p->dy);
   p->before = input(p, m * width, sizeof *p->before);
@@ -122,17 +133,16 @@ void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t co
   p->s = input(p, m, sizeof *p->s);
   p->sh = input(p, m, sizeof *p->sh);
   p->g = input(p, (m - 1) * p->ldg + n, sizeof *p->g);
+  p->gb = input(p, (m - 1) * p->ldg + n, sizeof *p->gb);
   p->y = input(p, m * width, sizeof *p->y);
   p->z = input(p, (m - 1) * p->ldz + 2 * width, sizeof *p->z);
   p->logits = input(p, m * width, sizeof *p->logits);
   p->e = input(p, width, 1);
   p->q = input(p, m * k, 1);
   p->hq = input(p, m * n, 1);
-  p->tq = input(p, m * n, 1);
   p->cast = input(p, n * k, 1);
   p->ids = input(p, m, sizeof *p->ids);
   p->targets = input(p, m, sizeof *p->targets);
-  p->tmax = input(p, scales, sizeof *p->tmax);
   p->cexp = input(p, scales, sizeof *p->cexp);
   p->windows = context;
   p->span = sample_between(1, 4);
@@ -149,21 +159,25 @@ void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t co
   for (int64_t i = 0; i < m + 3; i++) p->index[i] = (int32_t)(sample_below(4) ? sample_below(m) : -sample_between(1, 9));
   p->d = input(p, (int64_t)p->w.uses * grains * n * k, sizeof *p->d);
   fill_rows(p->x, m, width, width);
-  fill_rows(p->dy, m, width, width);
+  fill_bf16(p->dy, m, width, width, 1.0);
   fill_rows(p->before, m, width, width);
+  fill_rows(p->g, m, n, p->ldg);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) p->gb[i * p->ldg + j] = arb_bf16_of_f32(p->g[i * p->ldg + j]);
   fill_rows(p->g, m, n, p->ldg);
   fill_bf16(p->y, m, width, width, 1.0);
   fill_bf16(p->z, m, 2 * width, p->ldz, 1.0);
   fill_bf16(p->logits, m, width, width, 2.0);
   fill_int8(p->q, m, k);
   fill_int8(p->hq, m, n);
-  fill_int8(p->tq, m, n);
   for (int64_t i = 0; i < width; i++) {
     p->bias[i] = sample_normal(2.0);
     p->e[i] = (int8_t)(sample_below(30) ? sample_between(-8, 8) : sample_between(-128, 60));
   }
   for (int64_t i = 0; i < m; i++) {
-    p->inv[i] = ldexpf(1.0f + (float)sample_unit(), (int)sample_between(-6, 6));
+    double square = 0; /* an inverse rms that a forward pass could have left: no gradient overflows */
+    for (int64_t j = 0; j < width; j++) square += (double)p->x[i * width + j] * (double)p->x[i * width + j];
+    p->inv[i] = (float)((1.0 + sample_unit()) / sqrt(square / (double)width + 1e-6));
     p->s[i] = sample_below(7) ? ldexpf(1.0f + (float)sample_unit(), (int)sample_between(-20, 4)) : 0.0f;
     p->sh[i] = sample_below(7) ? ldexpf(1.0f + (float)sample_unit(), (int)sample_between(-30, 4)) : 0.0f;
     p->ids[i] = (int32_t)sample_below(k);
@@ -173,7 +187,6 @@ void slot_problem_make(problem *p, int32_t grains, int64_t sequences, int64_t co
   const int room = 127 - grains * p->vmax;
   for (int64_t i = 0; i < n * k; i++) p->cast[i] = (int8_t)sample_between(-room, room);
   for (int64_t i = 0; i < scales; i++) {
-    p->tmax[i] = sample_below(6) ? arb_bits_of_f32(ldexpf(1.0f + (float)sample_unit(), (int)sample_between(-40, 10))) : 0;
     p->cexp[i] = any_scale();
   }
   for (int64_t i = 0; i < (int64_t)p->w.uses * grains * n * k; i++)
@@ -198,7 +211,7 @@ static output per_row(const problem *p, int64_t width, size_t size) {
   return (output){(size_t)(p->m * width) * size, (size_t)width * size, NULL};
 }
 static output strided(const problem *p, int64_t ld, int64_t used) {
-  return (output){(size_t)((p->m - 1) * ld + used) * F32, (size_t)ld * F32, NULL};
+  return (output){(size_t)((p->m - 1) * ld + used) * sizeof(uint16_t), (size_t)ld * sizeof(uint16_t), NULL};
 }
 static output state_of(const void *start, int64_t count, size_t size) { return (output){(size_t)count * size, 0, start}; }
 
@@ -301,48 +314,32 @@ static const int64_t some_sums[2] = {123456789, 77};
 static int plan_xent(const problem *p, output *o) {
   o[0] = state_of(&some_sums[0], 1, 8); /* the slot adds */
   o[1] = state_of(&some_sums[1], 1, 8);
-  o[2] = per_row(p, p->width, F32);
-  return 3;
+  o[2] = per_row(p, p->width, 1);
+  o[3] = per_row(p, 1, F32);
+  return 4;
 }
 static arb_status run_xent(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.xent(be, &p->rows, p->width, p->logits, p->targets, p->weight, o[2], o[0], o[1]);
+  return be->ops.xent(be, &p->rows, p->logits, p->targets, p->weight, &p->of_width, o[2], o[3], o[0], o[1]);
 }
-static int plan_xent_2(const problem *p, output *o) { return plan_xent(p, o) - 1; }
+static int plan_xent_2(const problem *p, output *o) { return plan_xent(p, o) - 2; }
 static arb_status run_xent_loss(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.xent(be, &p->rows, p->width, p->logits, p->targets, p->weight, NULL, o[0], o[1]);
+  return be->ops.xent(be, &p->rows, p->logits, p->targets, p->weight, &p->of_width, NULL, NULL, o[0], o[1]);
 }
 
 static int plan_grad(const problem *p, output *o) {
   o[0] = per_row(p, p->w.n, 1);
   o[1] = per_row(p, 1, F32);
-  o[2] = state_of(NULL, (int64_t)p->rows.grains * p->w.members, 4);
-  return 3;
-}
-static arb_status run_grad(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.grad_quant(be, &p->rows, p->g, p->ldg, &p->w, p->use, p->s, o[0], o[1], o[2]);
-}
-static int plan_grad_max(const problem *p, output *o) {
-  o[0] = state_of(NULL, (int64_t)p->rows.grains * p->w.members, 4);
-  return 1;
-}
-static arb_status run_grad_max(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.grad_quant(be, &p->rows, p->g, p->ldg, &p->w, p->use, NULL, NULL, NULL, o[0]);
-}
-
-static int plan_dw_quant(const problem *p, output *o) {
-  o[0] = per_row(p, p->w.n, 1);
-  o[1] = state_of(NULL, (int64_t)p->rows.grains * p->w.members, 4);
   return 2;
 }
-static arb_status run_dw_quant(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.dw_quant(be, &p->rows, p->g, p->ldg, &p->w, p->use, p->s, p->tmax, o[1], o[0]);
+static arb_status run_grad(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.grad_quant(be, &p->rows, p->g, NULL, p->ldg, &p->w, p->use, o[0], o[1]);
 }
-static arb_status run_dw_quant_1(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.dw_quant(be, &p->rows, p->g, p->ldg, &p->w, p->use, NULL, p->tmax, o[1], o[0]);
+static arb_status run_grad_bf16(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.grad_quant(be, &p->rows, NULL, p->gb, p->ldg, &p->w, p->use, o[0], o[1]);
 }
 
 static int plan_dx(const problem *p, output *o) {
-  o[0] = per_row(p, p->w.k, F32);
+  o[0] = per_row(p, p->w.k, 2);
   return 1;
 }
 static arb_status run_dx(arb_backend *be, const problem *p, void *const *o) {
@@ -356,7 +353,8 @@ static int plan_votes(const problem *p, output *o) {
 static arb_status run_dw(arb_backend *be, const problem *p, void *const *o) {
   arb_stack w = p->w;
   w.votes = o[0];
-  return be->ops.linear_dw_vote(be, &p->rows, p->tq, p->q, p->cexp, p->vmax, &w);
+  w.uses = 1;
+  return be->ops.linear_dw_vote(be, &p->rows, p->hq, p->sh, p->q, p->s, p->vmax, &w);
 }
 static arb_status run_join(arb_backend *be, const problem *p, void *const *o) {
   arb_stack w = p->w;
@@ -366,26 +364,38 @@ static arb_status run_join(arb_backend *be, const problem *p, void *const *o) {
 
 static int plan_embed_dw(const problem *p, output *o) {
   o[0] = state_of(NULL, p->rows.grains * p->w.n * p->w.k, 4);
-  return p->w.n % 8 == 0;
+  o[1] = state_of(NULL, p->rows.grains, 4);
+  return p->w.n % 8 == 0 ? 2 : 0;
 }
 static arb_status run_embed_dw(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.embed_dw(be, &p->rows, p->context, p->ids, p->slots, p->slot, p->pad, p->tq, &p->w, o[0]);
+  return be->ops.embed_dw(be, &p->rows, p->context, p->ids, p->slots, p->slot, p->pad, p->hq, p->sh, &p->w, o[1], o[0]);
 }
 
 static int plan_norm_back(const problem *p, output *o) {
   o[0] = per_row(p, p->width, F32);
   o[0].start = p->before;
+  o[1] = per_row(p, p->width, 1);
+  o[2] = per_row(p, 1, F32);
+  return 3;
+}
+static arb_status run_norm_back(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.norm_backward(be, &p->rows, p->width, p->x, p->inv, p->e, p->dy, p->accumulate, o[0], &p->of_width, o[1],
+                               o[2]);
+}
+static int plan_norm_back_1(const problem *p, output *o) { return plan_norm_back(p, o) - 2; }
+static arb_status run_norm_back_1(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.norm_backward(be, &p->rows, p->width, p->x, p->inv, p->e, p->dy, p->accumulate, o[0], NULL, NULL, NULL);
+}
+static int plan_input_norm_back(const problem *p, output *o) {
+  o[0] = per_row(p, p->width, 2);
   return 1;
 }
-static arb_status run_norm_back_x(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.norm_backward(be, &p->rows, p->width, p->x, NULL, p->inv, p->e, p->dy, p->accumulate, o[0]);
-}
-static arb_status run_norm_back_y(arb_backend *be, const problem *p, void *const *o) {
-  return be->ops.norm_backward(be, &p->rows, p->width, NULL, p->y, p->inv, p->e, p->dy, p->accumulate, o[0]);
+static arb_status run_input_norm_back(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.input_norm_backward(be, &p->rows, p->width, p->y, p->inv, p->e, p->dy, o[0]);
 }
 
 static int plan_gate_back(const problem *p, output *o) {
-  o[0] = per_row(p, p->width, F32);
+  o[0] = per_row(p, p->width, 2);
   o[1] = strided(p, p->lddz, p->width);
   return 2;
 }
@@ -393,18 +403,23 @@ static arb_status run_gate_back(arb_backend *be, const problem *p, void *const *
   return be->ops.gate_norm_backward(be, &p->rows, p->width, p->x, p->z, p->ldz, p->inv, p->e, p->dy, o[0], o[1], p->lddz);
 }
 
-/* Both gradients in one buffer, side by side, as the modules lay them out. */
+static int plan_glu_back(const problem *p, output *o) {
+  o[0] = per_row(p, 2 * p->width, 1);
+  o[1] = per_row(p, 1, F32);
+  return 2;
+}
+static arb_status run_glu_back(arb_backend *be, const problem *p, void *const *o) {
+  return be->ops.glu_norm_backward(be, &p->rows, p->width, p->z, p->z + p->width, p->ldz, p->inv, p->e, p->dy, &p->of_pair,
+                                   o[0], o[1]);
+}
+
+/* Both gradients in one buffer, side by side, as the module lays them out. */
 static int plan_pair_back(const problem *p, output *o) {
   o[0] = strided(p, p->lddz, 2 * p->width);
   return 1;
 }
-static arb_status run_glu_back(arb_backend *be, const problem *p, void *const *o) {
-  float *du = o[0];
-  return be->ops.glu_norm_backward(be, &p->rows, p->width, p->z, p->z + p->width, p->ldz, p->inv, p->e, p->dy, du,
-                                   du + p->width, p->lddz);
-}
 static arb_status run_scan_back(arb_backend *be, const problem *p, void *const *o) {
-  float *dz = o[0];
+  uint16_t *dz = o[0];
   return be->ops.mlgru_backward(be, &p->rows, p->context, p->width, p->z, p->z + p->width, p->ldz, p->bias, p->x, p->dy, dz,
                                 dz + p->width, p->lddz);
 }
@@ -531,7 +546,7 @@ const slot slots[] = {
     {"glu_norm_quant", plan_norm_3, run_glu},
     {"xent", plan_xent, run_xent},
     {"grad_quant", plan_grad, run_grad},
-    {"grad_quant, maxima alone", plan_grad_max, run_grad_max},
+    {"grad_quant of bf16", plan_grad, run_grad_bf16},
     {"xent, loss alone", plan_xent_2, run_xent_loss},
     {"draws", plan_draws, run_draws},
     {"init_stack", plan_init, run_init},
@@ -540,16 +555,15 @@ const slot slots[] = {
     {"gather_rows", plan_gather, run_gather},
     {"linear_forward", plan_forward, run_forward},
     {"mlgru_forward", plan_scan, run_scan},
-    {"dw_quant", plan_dw_quant, run_dw_quant},
-    {"dw_quant without scales", plan_dw_quant, run_dw_quant_1},
     {"linear_dx", plan_dx, run_dx},
     {"linear_dw_vote", plan_votes, run_dw},
     {"vote_join", plan_votes, run_join},
     {"embed_dw", plan_embed_dw, run_embed_dw},
-    {"norm_backward of x", plan_norm_back, run_norm_back_x},
-    {"norm_backward of y", plan_norm_back, run_norm_back_y},
+    {"norm_backward", plan_norm_back, run_norm_back},
+    {"norm_backward, stream alone", plan_norm_back_1, run_norm_back_1},
+    {"input_norm_backward", plan_input_norm_back, run_input_norm_back},
     {"gate_norm_backward", plan_gate_back, run_gate_back},
-    {"glu_norm_backward", plan_pair_back, run_glu_back},
+    {"glu_norm_backward", plan_glu_back, run_glu_back},
     {"mlgru_backward", plan_pair_back, run_scan_back},
     {"vote_rows, vote_columns, update", plan_update, run_update},
     {"vote_rows, vote_columns, update of a slice", plan_update_slice, run_update_slice},

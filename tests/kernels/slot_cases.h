@@ -19,15 +19,14 @@ typedef struct {
   int64_t windows, span; /* a sequence of windows + span - 1 features */
   int8_t *fq;            /* [sequences of the batch * (windows + span - 1)][width] */
   float *fs;
-  int8_t *fe;                                       /* [span * width] */
-  int32_t *index;                                   /* [m + 3] rows of x, or negative */
-  float *x, *dy, *bias, *inv, *s, *sh, *g, *before; /* g [m][ldg] */
-  uint16_t *y, *z, *logits;
-  int8_t *e, *q, *hq, *tq, *cast; /* cast [n][k]: votes of earlier batches */
+  int8_t *fe;                                  /* [span * width] */
+  int32_t *index;                              /* [m + 3] rows of x, or negative */
+  float *x, *bias, *inv, *s, *sh, *g, *before; /* g [m][ldg] */
+  uint16_t *y, *z, *logits, *dy, *gb;          /* gb [m][ldg]; logits [m][n] */
+  int8_t *e, *q, *hq, *cast;                   /* cast [n][k]: votes of earlier batches */
   int32_t *ids, *targets, *cexp, *d;
-  uint32_t *tmax;
   int32_t pad;
-  arb_stack w;
+  arb_stack w, of_width, of_pair; /* stacks with width and 2 width rows, for slots whose gradient rows go to them */
   struct {
     void *data, *copy;
     size_t bytes;
@@ -50,7 +49,7 @@ typedef struct {
 } slot;
 
 /* The first of the table; these raise the non-finite flag and work on each row alone. */
-enum { SLOT_NORM_BOTH, SLOT_NORM_X, SLOT_NORM_Y, SLOT_GATE, SLOT_GLU, SLOT_XENT, SLOT_GRAD };
+enum { SLOT_NORM_BOTH, SLOT_NORM_X, SLOT_NORM_Y, SLOT_GATE, SLOT_GLU, SLOT_XENT, SLOT_GRAD, SLOT_GRAD_BF16 };
 extern const slot slots[];
 extern const size_t slot_count;
 

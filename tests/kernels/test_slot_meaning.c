@@ -89,15 +89,26 @@ static void test_scales(void **state) {
   (void)state;
   for (int e = -128; e <= 127; e++) assert_true(arb_pow2_eighths(e) == sample_gain(e));
   for (int i = 0; i < 200000; i++) {
-    const float a = ldexpf(i % 3 ? 1.0f + (float)sample_unit() : 127.0f / 64.0f, (int)sample_between(-99, 125));
+    const float a = ldexpf(i % 3 ? 1.0f + (float)sample_unit() : 1.0f, (int)sample_between(-98, 125));
     const float edge = i % 5 == 0 ? nextafterf(a, 0.0f) : i % 5 == 1 ? nextafterf(a, INFINITY) : a;
     int c = -120;
-    while (ldexp(127.0, c) < (double)edge) c++;
-    assert_int_equal(arb_dw_exponent(edge), c);
+    while (ldexp(1.0, c) < (double)edge) c++;
+    assert_int_equal(arb_rows_exponent(edge), c);
+    /* a row's weight as a fraction, and the rounding: exact, and within the range of int8 */
+    const float weight = edge * (i % 7 ? (float)sample_unit() : 1.0f);
+    const int32_t ratio = arb_row_ratio(weight, c), q = (int32_t)sample_between(-127, 127);
+    assert_true(ratio >= 0 && ratio <= 65536);
+    assert_near(ratio, ldexp((double)weight, 16 - c), 0.5);
+    const uint32_t draw = i % 3 ? sample_u32() >> 16 : i % 2 ? 0xffffu : 0u;
+    const int64_t sum = (int64_t)q * ratio + draw;
+    const int64_t floored = sum >= 0 ? sum / 65536 : -((-sum + 65535) / 65536);
+    assert_int_equal(arb_rescale(q, ratio, draw), floored);
+    assert_true(floored >= -127 && floored <= 127);
   }
-  assert_int_equal(arb_dw_exponent(0.0f), ARB_NO_SCALE);
-  assert_int_equal(arb_dw_exponent(nextafterf(0x1p-100f, 0.0f)), ARB_NO_SCALE);
-  assert_int_equal(arb_dw_exponent(0x1p-100f), -106);
+  assert_int_equal(arb_rows_exponent(0.0f), ARB_NO_SCALE);
+  assert_int_equal(arb_rows_exponent(nextafterf(0x1p-100f, 0.0f)), ARB_NO_SCALE);
+  assert_int_equal(arb_rows_exponent(0x1p-100f), -100);
+  assert_int_equal(arb_row_ratio(1.0f, ARB_NO_SCALE), 0);
   for (int e = -400; e <= 400; e++) assert_true((double)arb_vote_scale(e) == (e < -126 ? 0.0 : ldexp(1.0, e > 96 ? 96 : e)));
   for (int i = 0; i < 300000; i++) {
     uint32_t bits = sample_u32();
@@ -244,8 +255,7 @@ static void test_tiny_rows(void **state) {
   for (int i = 0; i < 3; i++) {
     const arb_rows rows = one_grain(1);
     float s;
-    uint32_t most;
-    arb_assert_ok(be->ops.grad_quant(be, &rows, &values[i], 1, &w, 0, NULL, &q, &s, &most));
+    arb_assert_ok(be->ops.grad_quant(be, &rows, &values[i], NULL, 1, &w, 0, &q, &s));
     assert_int_equal(q, i == 0 ? 127 : i == 1 ? 0 : -127);
     assert_true(s == (i == 1 ? 0.0f : 0x1p-100f / 127.0f));
   }
@@ -335,63 +345,82 @@ static void test_recurrence(void **state) {
 
 /* ---- softmax ---- */
 
+static arb_stack logits_stack(int64_t n, int8_t *e) {
+  return (arb_stack){.id = 5, .uses = 1, .members = 1, .begin = {0, n}, .n = n, .k = 1, .e = e};
+}
+
 static void test_softmax(void **state) {
   (void)state;
   static const float weights[] = {1.0f, 0x1p-12f};
   for (size_t v = 1; v < WIDTHS; v++) {
     const int64_t n = widths[v], m = 7;
+    int8_t *e = sample_alloc((size_t)n), *apart = sample_alloc((size_t)(m * n)), *together = sample_alloc((size_t)(m * n));
+    for (int64_t i = 0; i < n; i++) e[i] = (int8_t)sample_between(-9, 9);
+    const arb_stack w = logits_stack(n, e);
     for (int round = 0; round < 4; round++) {
       const arb_rows rows = one_grain(m);
       rows_buffers r = get(m, n);
       int32_t targets[7];
+      float scales[7], again_scales[7];
       const float weight = weights[round % 2];
       for (int64_t i = 0; i < m * n; i++) r.z[i] = sample_to_bf16(sample_normal(round < 2 ? 1.0 : 4.0) + (float)(i / n) * 3.0f);
       for (int64_t row = 0; row < m; row++) {
         targets[row] = row == 3 ? -1 : (int32_t)sample_below(n);
         int64_t loss = 1000, count = 50;
         const arb_rows one = one_grain(1);
-        arb_assert_ok(be->ops.xent(be, &one, n, r.z + row * n, targets + row, weight, r.a + row * n, &loss, &count));
+        int8_t *q = apart + row * n;
+        arb_assert_ok(be->ops.xent(be, &one, r.z + row * n, targets + row, weight, &w, q, scales + row, &loss, &count));
         if (targets[row] < 0) {
           assert_int_equal(loss, 1000);
           assert_int_equal(count, 50);
-          for (int64_t i = 0; i < n; i++) assert_true(r.a[row * n + i] == 0.0f);
+          assert_true(scales[row] == 0.0f);
+          for (int64_t i = 0; i < n; i++) assert_int_equal(q[i], 0);
           continue;
         }
-        double most = -1e30, sum = 0, total = 0;
+        double most = -1e30, sum = 0, largest = 0;
         for (int64_t i = 0; i < n; i++) most = fmax(most, sample_bf16(r.z[row * n + i]));
         for (int64_t i = 0; i < n; i++) sum += exp(sample_bf16(r.z[row * n + i]) - most);
         const double want = log(sum) - (sample_bf16(r.z[row * n + targets[row]]) - most);
         assert_near((double)(loss - 1000) / 1048576.0, want, 0x1p-18);
         assert_int_equal(count, 51);
+        const double s = (double)scales[row];
         for (int64_t i = 0; i < n; i++) {
           const double p = exp(sample_bf16(r.z[row * n + i]) - most) / sum - (i == targets[row]);
-          assert_near((double)r.a[row * n + i] / (double)weight, p, 60 * 0x1p-24);
-          total += (double)r.a[row * n + i];
+          const double h = p * (double)weight * exp2(e[i] / 8.0);
+          largest = fmax(largest, fabs(h));
+          assert_near((double)q[i] * s, h, s * 1.001 + 60 * 0x1p-24 * (double)weight * exp2(e[i] / 8.0));
         }
-        assert_near(total / (double)weight, 0.0, 60 * 0x1p-24);
+        assert_near(s * 127.0, largest, largest * 1e-5 + 60 * 0x1p-24 * (double)weight * 2.2);
       }
-      /* All rows at once: the sum of the rows' losses, exactly; the same gradients; and none asked for. */
+      /* All rows at once: the sum of the rows' losses, exactly; the same scales; and no gradient when none is asked for. */
       int64_t each = 0, loss = 0, count = 0, again = 0, ignored = 0;
       const arb_rows one = one_grain(1);
       for (int64_t row = 0; row < m; row++)
-        arb_assert_ok(be->ops.xent(be, &one, n, r.z + row * n, targets + row, weight, NULL, &each, &ignored));
-      arb_assert_ok(be->ops.xent(be, &rows, n, r.z, targets, weight, r.b, &loss, &count));
-      arb_assert_ok(be->ops.xent(be, &rows, n, r.z, targets, weight, NULL, &again, &ignored));
+        arb_assert_ok(be->ops.xent(be, &one, r.z + row * n, targets + row, weight, &w, NULL, NULL, &each, &ignored));
+      arb_assert_ok(be->ops.xent(be, &rows, r.z, targets, weight, &w, together, again_scales, &loss, &count));
+      arb_assert_ok(be->ops.xent(be, &rows, r.z, targets, weight, &w, NULL, NULL, &again, &ignored));
       assert_int_equal(loss, each);
       assert_int_equal(loss, again);
       assert_int_equal(count, m - 1);
-      assert_memory_equal(r.a, r.b, (size_t)(m * n) * 4);
+      assert_memory_equal(scales, again_scales, sizeof scales);
+      for (int64_t i = 0; i < m * n; i++) assert_true(abs(apart[i] - together[i]) <= 1); /* other draws */
+      assert_memory_equal(apart, together, (size_t)n);                                   /* the first row has the same */
       put(&r);
     }
+    free(e);
+    free(apart);
+    free(together);
   }
-  /* exp is cut to exactly zero below -87. */
+  /* exp is cut to exactly zero below -87: the largest gradient is the second's, half of it the target's rounding. */
   const uint16_t logits[3] = {sample_to_bf16(100.0f), sample_to_bf16(13.5f), sample_to_bf16(12.5f)};
   const int32_t target = 0;
   int64_t loss = 0, count = 0;
-  float g[3];
+  int8_t e[3] = {0, 0, 0}, q[3];
+  float s;
   const arb_rows one = one_grain(1);
-  arb_assert_ok(be->ops.xent(be, &one, 3, logits, &target, 1.0f, g, &loss, &count));
-  assert_true(g[0] == 0.0f && g[1] > 0.0f && g[2] == 0.0f);
+  const arb_stack w = logits_stack(3, e);
+  arb_assert_ok(be->ops.xent(be, &one, logits, &target, 1.0f, &w, q, &s, &loss, &count));
+  assert_true(q[0] == 0 && q[1] == 0 && q[2] == 0 && s == 0.0f); /* exp(-86.5) is under 2^-100 */
 }
 
 static int open_backend(void **state) {

@@ -159,6 +159,7 @@ static void test_nonfinite(void **state) {
       check_bad_row(&slots[SLOT_GATE], &p, p.x, 4, p.width, p.width, bits[v]);
       check_bad_row(&slots[SLOT_GLU], &p, p.z, 2, p.ldz, 2 * p.width, bits[v]);
       check_bad_row(&slots[SLOT_GRAD], &p, p.g, 4, p.ldg, p.w.n, bits[v]);
+      check_bad_row(&slots[SLOT_GRAD_BF16], &p, p.gb, 2, p.ldg, p.w.n, bits[v]);
       /* -inf is a probability of zero, and the loss finite, unless it is the target */
       if (bits[v] != 0xff800000u) check_bad_row(&slots[SLOT_XENT], &p, p.logits, 2, p.width, p.width, bits[v]);
     }

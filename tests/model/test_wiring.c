@@ -185,7 +185,7 @@ static void check_gradient(void) {
     if (step == SETTLE) /* sparse rows vote at the limit, the embedding's most: take a larger unit, where nothing is cut */
       for (int i = 0; i < tensors; i++)
         for (int64_t n = 0; n < m->state.tensors[i]->w.n; n++)
-          m->state.tensors[i]->w.p[n] = (int8_t)(m->state.tensors[i]->w.p[n] + (windows && i == 1 ? 9 : 4));
+          m->state.tensors[i]->w.p[n] = (int8_t)(m->state.tensors[i]->w.p[n] + (windows && i == 1 ? 12 : 4));
   }
   /* The loss itself: 8-bit activations against none. */
   int64_t loss, count;

@@ -123,25 +123,25 @@ static void check_forward(const problem *x) {
 }
 
 static void check_dx(const problem *x) {
-  const size_t bytes = (size_t)(x->m * x->k) * sizeof(float);
+  const size_t bytes = (size_t)(x->m * x->k) * sizeof(uint16_t);
   int32_t *acc = calloc((size_t)x->k, sizeof *acc);
-  float *want = malloc(bytes);
+  uint16_t *want = malloc(bytes);
   assert_non_null(acc);
   assert_non_null(want);
   for (int64_t i = 0; i < x->m; i++) {
     memset(acc, 0, (size_t)x->k * sizeof *acc);
     for (int64_t j = 0; j < x->n; j++)
       for (int64_t l = 0; l < x->k; l++) acc[l] += x->h[i * x->n + j] * arb_code_trit(x->code[j * x->k + l]);
-    for (int64_t l = 0; l < x->k; l++) want[i * x->k + l] = (float)acc[l] * x->s[i];
+    for (int64_t l = 0; l < x->k; l++) want[i * x->k + l] = arb_bf16_of_f32((float)acc[l] * x->s[i]);
   }
   for (size_t l = 0; l < 3; l++)
     for (int threads = 1; threads <= MAX_THREADS; threads++) {
       const arb_gemm_kernels *g = arb_gemm_pick(levels[l]);
       if (g == NULL) continue;
-      float *dx = (float *)(void *)guarded(bytes, 4);
+      uint16_t *dx = (uint16_t *)(void *)guarded(bytes, 2);
       g->dx(pools[threads], x->m, x->k, x->n, x->h, x->s, x->code, dx, x->scratch);
       same(dx, want, bytes, sizeof *dx, "dx", g->name, threads, x);
-      release(dx, bytes, 4);
+      release(dx, bytes, 2);
     }
   free(acc);
   free(want);
@@ -158,27 +158,21 @@ static void check_dw(const problem *x) {
     for (int64_t j = 0; j < x->n; j++)
       for (int64_t l = 0; l < x->k; l++) want[j * x->k + l] += x->h[i * x->n + j] * x->q[i * x->k + l];
 
-  /* members of uneven size, one of them possibly without a scale or far out of range */
-  const int64_t begin[4] = {0, below(x->n + 1) / 2, (x->n + 1) / 2, x->n};
-  const int32_t odd[3] = {ARB_NO_SCALE, -140, 110}, cexp[3] = {-4, below(2) ? -2 : odd[below(3)], -8};
+  const int32_t scales[5] = {-4, -2, -8, -140, 110}; /* the last two far out of range */
   arb_gemm_votes v = {.key = arb_philox_key_of(77, ARB_DRAW_VOTE),
                       .tensor = 5,
                       .step = 9,
                       .grain = 3,
-                      .members = 3,
                       .vmax = below(3) ? 15 : (int)(1 + below(100)),
-                      .begin = begin,
-                      .cexp = cexp,
+                      .cexp = scales[below(5)],
                       .p = x->p};
   for (size_t i = 0; i < count; i++) old[i] = (int8_t)(below(27) - 13);
   memcpy(want_votes, old, count);
   for (int64_t j = 0; j < x->n; j++) {
-    const int32_t c = cexp[j < begin[1] ? 0 : j < begin[2] ? 1 : 2];
-    if (c == ARB_NO_SCALE) continue;
     for (int64_t l = 0; l < x->k; l++) {
       const int64_t element = j * arb_pad8(x->k) + l;
       const arb_philox_block b = arb_philox(v.key, (uint32_t)(element / 8), v.tensor, v.step, v.grain);
-      float f = (float)want[j * x->k + l] * arb_vote_scale(c - x->p[j]);
+      float f = (float)want[j * x->k + l] * arb_vote_scale(v.cexp - x->p[j]);
       const float limit = (float)v.vmax;
       f = f > limit ? limit : f < -limit ? -limit : f;
       want_votes[j * x->k + l] =

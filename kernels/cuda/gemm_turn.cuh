@@ -1,0 +1,103 @@
+/* op      operands of dW turned: [rows][width] int8 -> [grain][width'][ld], a grain's rows innermost; hq rows come to one scale
+ *         on the way (kernels/common/scale.h)
+ * shapes  tiles of 128 rows x 128 columns; any rows, width
+ * layout  ld: rows of a grain padded to 16 (bulk copies need it), the padding unspecified. Positions of width' are permuted
+ * within 16 (position_of): gradients so that accumulator rows q and q + 8 are neighbours 2 q, 2 q + 1; inputs so that a
+ *         thread's accumulator columns are 4 neighbours
+ * work    gradients: one Philox output and 8 multiply-adds a chunk of 8 bytes
+ * bytes   each read once and written once
+ * determinism  integers
+ * source  own */
+#ifndef ARB_KERNELS_CUDA_GEMM_TURN_CUH
+#define ARB_KERNELS_CUDA_GEMM_TURN_CUH
+
+#include "kernels/cuda/gemm_prep.cuh"
+#include "kernels/cuda/rescale.cuh"
+
+namespace arb_turn {
+
+constexpr int THREADS = 256, SIDE = 128;
+
+struct operand {
+  const int8_t *from; /* [grains * rows][width] */
+  int8_t *to;         /* [grains][up(width, 16)][ld] */
+  int32_t width, tiles;
+};
+
+struct args {
+  operand gradient, input; /* blocks x < gradient.tiles turn the first, the others the second */
+  int32_t rows, ld;        /* of a grain */
+  int32_t permute;         /* 0: columns stay in order, for the portable kernel */
+  const int32_t *ratio;    /* [grains * rows] */
+  arb_gradient draws;
+};
+
+__device__ __forceinline__ int32_t position_of(int32_t column, bool gradient) {
+  return gradient ? ((column & ~15) | ((column & 15) >> 1) | ((column & 1) << 3)) : arb_prep::permuted_row16(column);
+}
+
+/* Sixteen bytes of a row; 0 past its end. */
+__device__ __forceinline__ uint4 load16(const int8_t *row, int32_t at, int32_t width, bool wide) {
+  if (wide) return *reinterpret_cast<const uint4 *>(row + at);
+  uint32_t w[4] = {0, 0, 0, 0};
+  for (int j = 0; j < 16 && at + j < width; j++) w[j / 4] |= (uint32_t)(uint8_t)row[at + j] << (8 * (j & 3));
+  return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+/* Grid (tiles of both operands, tiles of rows, grains). */
+static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ args g) {
+  __shared__ uint4 tile[SIDE][SIDE / 16]; /* piece c of row r at [r][c ^ (r / 16)]: neither side meets a bank twice */
+  const bool gradient = (int32_t)blockIdx.x < g.gradient.tiles;
+  const operand &o = gradient ? g.gradient : g.input;
+  const int32_t column0 = ((int32_t)blockIdx.x - (gradient ? 0 : g.gradient.tiles)) * SIDE, row0 = (int32_t)blockIdx.y * SIDE;
+  const int64_t first = (int64_t)blockIdx.z * g.rows;
+  const bool wide = (o.width & 15) == 0 && ((uintptr_t)o.from & 15) == 0;
+  const int piece = (int)threadIdx.x % 8, at = column0 + 16 * piece;
+  const uint32_t step = g.draws.step->step, grain = (uint32_t)(g.draws.first + (int32_t)blockIdx.z * g.draws.stride);
+  const arb_philox_key key = arb_philox_key_of(g.draws.step->seed, ARB_DRAW_DW);
+#pragma unroll
+  for (int i = 0; i < SIDE / 32; i++) {
+    const int r = (int)threadIdx.x / 8 + 32 * i;
+    uint4 x = make_uint4(0, 0, 0, 0);
+    if (row0 + r < g.rows && at < o.width) {
+      x = load16(o.from + (first + row0 + r) * o.width, at, o.width, wide);
+      if (gradient) {
+        const int32_t ratio = g.ratio[first + row0 + r];
+        const arb_philox_block a = arb_gradient_draws(g.draws, key, step, grain, (uint32_t)(row0 + r), at);
+        x.x = arb_rescale4(x.x, ratio, a.v[0], a.v[1]);
+        x.y = arb_rescale4(x.y, ratio, a.v[2], a.v[3]);
+        const arb_philox_block b = arb_gradient_draws(g.draws, key, step, grain, (uint32_t)(row0 + r), at + 8);
+        x.z = arb_rescale4(x.z, ratio, b.v[0], b.v[1]);
+        x.w = arb_rescale4(x.w, ratio, b.v[2], b.v[3]);
+      }
+    }
+    tile[r][piece ^ (r >> 4)] = x;
+  }
+  __syncthreads();
+  /* a thread 16 rows of 4 columns: lanes 8 groups of rows by 4 column quads, so that a warp writes 128 bytes of a column */
+  const int group = (int)threadIdx.x % 8, quad = (int)threadIdx.x / 8, row = row0 + 16 * group;
+  if (row >= g.ld) return;
+  uint32_t out[4][4]; /* [column][4 rows] */
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    uint32_t w[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) w[j] = reinterpret_cast<const uint32_t *>(tile[16 * group + 4 * i + j])[quad ^ (4 * group)];
+    arb_transpose4(w);
+#pragma unroll
+    for (int j = 0; j < 4; j++) out[j][i] = w[j];
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int32_t column = column0 + 4 * quad + j;
+    if (column >= o.width) continue;
+    int8_t *to = o.to +
+                 ((int64_t)blockIdx.z * ((o.width + 15) & ~15) + (g.permute ? position_of(column, gradient) : column)) * g.ld +
+                 row;
+    *reinterpret_cast<uint4 *>(to) = make_uint4(out[j][0], out[j][1], out[j][2], out[j][3]);
+  }
+}
+
+}  // namespace arb_turn
+
+#endif
