@@ -15,13 +15,15 @@ const char *arb_args_usage(void) {
          "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
          "              sidecar: time of the encoders of [sidecars], synthetic ones where none is given\n"
          "  sidecar     check [WEIGHTS] | encode IMAGE-OR-SOUND | transcribe SOUND, with the encoders of [sidecars]; no\n"
-         "              CONFIG.ini is needed: --set sidecars.dino=FOLDER, --set sidecars.moonshine=FOLDER\n"
+         "              CONFIG.ini is needed: --set sidecars.dino=FOLDER, --set sidecars.moonshine=FOLDER; with\n"
+         "              --set sidecars.vae=WEIGHTS: encode IMAGE-OR-FOLDER-OF-FRAMES | decode LATENT --out FOLDER\n"
          "\n"
          "options\n"
          "  --set SECTION.KEY=VALUE   overrides the file; may be repeated\n"
          "  --loopback N              N ranks as threads of one process, for tests and sanitizers\n"
          "  --dry-run                 plan instead of training\n"
-         "  --out FILE                sidecar encode: the features, as safetensors\n"
+         "  --out FILE                sidecar encode: the features or latent, as safetensors; sidecar decode: FOLDER or "
+         "NAME.png\n"
          "  --sidecars                audit the encoders of [sidecars] too\n"
          "  --assume-ranks N          plan for N ranks (otherwise 1)\n"
          "  --help                    this text and every key of the configuration\n"
@@ -64,15 +66,15 @@ static int one_of(const char *word, const char *const *words) {
 /* What belongs together. */
 static arb_status check(const arb_args *a) {
   static const char *const benches[] = {"gemm", "step", "all", "sidecar", NULL};
-  static const char *const actions[] = {"check", "encode", "transcribe", NULL};
+  static const char *const actions[] = {"check", "encode", "decode", "transcribe", NULL};
   ARB_REQUIRE(a->command != ARB_COMMAND_BENCH || (a->bench && one_of(a->bench, benches)), ARB_ERR_CONFIG,
               "bench: expected gemm, step, sidecar or all, got %s", a->bench ? a->bench : "nothing");
   ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || (a->action && one_of(a->action, actions)), ARB_ERR_CONFIG,
-              "sidecar: expected check, encode or transcribe, got %s", a->action ? a->action : "nothing");
+              "sidecar: expected check, encode, decode or transcribe, got %s", a->action ? a->action : "nothing");
   ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || a->file || strcmp(a->action, "check") == 0, ARB_ERR_CONFIG,
               "sidecar %s: expected a file", a->action);
-  ARB_REQUIRE(!a->out || (a->command == ARB_COMMAND_SIDECAR && strcmp(a->action, "encode") == 0), ARB_ERR_CONFIG,
-              "--out: only sidecar encode takes it");
+  ARB_REQUIRE(!a->out || (a->command == ARB_COMMAND_SIDECAR && (!strcmp(a->action, "encode") || !strcmp(a->action, "decode"))),
+              ARB_ERR_CONFIG, "--out: only sidecar encode and decode take it");
   ARB_REQUIRE(!a->ranks || a->command == ARB_COMMAND_PLAN, ARB_ERR_CONFIG,
               "--assume-ranks: only plan and --dry-run suppose ranks; a run has those that it was started with");
   ARB_REQUIRE(!a->sidecars || a->command == ARB_COMMAND_AUDIT, ARB_ERR_CONFIG, "--sidecars: only audit takes it");

@@ -20,7 +20,7 @@ typedef struct {
   arb_command command;
   const char *config;     /* path of the ini file */
   const char *bench;      /* what to measure */
-  const char *action;     /* of sidecar: check, encode, transcribe */
+  const char *action;     /* of sidecar: check, encode, decode, transcribe */
   const char *file;       /* of the action, or NULL */
   const char *out;        /* --out, or NULL */
   int sidecars;           /* audit: --sidecars */

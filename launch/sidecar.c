@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "launch/device.h"
+#include "launch/video.h"
 #include "src/bench/sidecar.h"
 #include "src/media/audio.h"
 #include "src/media/image.h"
@@ -74,14 +76,15 @@ static arb_status check_moonshine(const char *path, const arb_sidecar_options *o
   return st;
 }
 
+static bool given(const arb_config *cfg) { return cfg->sidecars.dino[0] || cfg->sidecars.moonshine[0] || cfg->sidecars.vae[0]; }
+
 arb_status arb_command_audit_sidecars(const arb_config *cfg, FILE *out) {
   const arb_sidecar_options o = options_of(cfg);
   fprintf(out, "\nimported sidecars: apart from the ternary state above, in no checkpoint, never trained\n");
-  if (cfg->sidecars.dino[0] == '\0' && cfg->sidecars.moonshine[0] == '\0')
-    fprintf(out, "none: sidecars.dino and sidecars.moonshine are not given\n");
+  if (!given(cfg)) fprintf(out, "none: sidecars.dino, sidecars.moonshine and sidecars.vae are not given\n");
   if (cfg->sidecars.dino[0]) ARB_TRY(check_dino(cfg->sidecars.dino, &o, out));
   if (cfg->sidecars.moonshine[0]) ARB_TRY(check_moonshine(cfg->sidecars.moonshine, &o, out));
-  return ARB_OK;
+  return cfg->sidecars.vae[0] ? arb_video_check(cfg->sidecars.vae, &o, out) : ARB_OK;
 }
 
 static arb_status check(const arb_args *args, const arb_config *cfg, FILE *out) {
@@ -89,14 +92,17 @@ static arb_status check(const arb_args *args, const arb_config *cfg, FILE *out) 
   arb_sidecar_kind kind;
   o.decoder = true;
   if (args->file == NULL) {
-    ARB_REQUIRE(cfg->sidecars.dino[0] || cfg->sidecars.moonshine[0], ARB_ERR_CONFIG,
-                "sidecar check: expected a folder or file of weights, or --set sidecars.dino or sidecars.moonshine");
+    ARB_REQUIRE(
+        given(cfg), ARB_ERR_CONFIG,
+        "sidecar check: expected a folder or file of weights, or --set sidecars.dino, sidecars.moonshine or sidecars.vae");
     if (cfg->sidecars.dino[0]) ARB_TRY(check_dino(cfg->sidecars.dino, &o, out));
-    return cfg->sidecars.moonshine[0] ? check_moonshine(cfg->sidecars.moonshine, &o, out) : ARB_OK;
+    if (cfg->sidecars.moonshine[0]) ARB_TRY(check_moonshine(cfg->sidecars.moonshine, &o, out));
+    return cfg->sidecars.vae[0] ? arb_video_check(cfg->sidecars.vae, &o, out) : ARB_OK;
   }
   ARB_TRY(arb_sidecar_identify(args->file, &kind));
   ARB_REQUIRE(kind != ARB_SIDECAR_UNKNOWN, ARB_ERR_DATA,
-              "%s: neither DINOv2-small nor Moonshine-base by the names of its tensors", args->file);
+              "%s: none of DINOv2-small, Moonshine-base and the Wan 2.1 VAE by the names of its tensors", args->file);
+  if (kind == ARB_SIDECAR_VAE) return arb_video_check(args->file, &o, out);
   return kind == ARB_SIDECAR_DINO ? check_dino(args->file, &o, out) : check_moonshine(args->file, &o, out);
 }
 
@@ -128,7 +134,8 @@ static arb_status encode_image(const arb_args *args, const arb_config *cfg, FILE
   const arb_sidecar_options o = options_of(cfg);
   arb_image image = {0};
   arb_dino *d = NULL;
-  ARB_REQUIRE(cfg->sidecars.dino[0], ARB_ERR_CONFIG, "sidecar encode: an image needs --set sidecars.dino=FOLDER");
+  ARB_REQUIRE(cfg->sidecars.dino[0], ARB_ERR_CONFIG,
+              "sidecar encode: an image needs --set sidecars.dino=FOLDER or sidecars.vae=WEIGHTS");
   float *x = malloc((PIXELS + FEATURES) * sizeof *x);
   arb_status st = x ? arb_image_read(args->file, &image) : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   if (st == ARB_OK) st = arb_image_dino(&image, x);
@@ -171,13 +178,20 @@ static arb_status encode_sound(const arb_args *args, const arb_config *cfg, FILE
 }
 
 static arb_status encode(const arb_args *args, const arb_config *cfg, FILE *out) {
-  static const char *const images[] = {".png", ".jpg", ".jpeg"}, *const sounds[] = {".wav", ".flac"};
+  static const char *const sounds[] = {".wav", ".flac"};
   const char *dot = strrchr(args->file, '.');
-  for (size_t i = 0; dot && i < sizeof images / sizeof images[0]; i++)
-    if (strcasecmp(dot, images[i]) == 0) return encode_image(args, cfg, out);
+  const arb_sidecar_options o = options_of(cfg);
+  struct stat info;
+  if (stat(args->file, &info) == 0 && S_ISDIR(info.st_mode)) return arb_video_encode(args, cfg, &o, out);
+  if (arb_video_is_image(args->file)) {
+    ARB_REQUIRE(!cfg->sidecars.dino[0] || !cfg->sidecars.vae[0], ARB_ERR_CONFIG,
+                "sidecar encode: sidecars.dino and sidecars.vae both encode images; give one");
+    return cfg->sidecars.vae[0] ? arb_video_encode(args, cfg, &o, out) : encode_image(args, cfg, out);
+  }
   for (size_t i = 0; dot && i < sizeof sounds / sizeof sounds[0]; i++)
     if (strcasecmp(dot, sounds[i]) == 0) return encode_sound(args, cfg, out);
-  return ARB_FAIL(ARB_ERR_DATA, "%s: expected an image (.png, .jpg, .jpeg) or a sound (.wav, .flac)", args->file);
+  return ARB_FAIL(ARB_ERR_DATA, "%s: expected an image (.png, .jpg, .jpeg), a folder of them or a sound (.wav, .flac)",
+                  args->file);
 }
 
 static arb_status write_text(const arb_config *cfg, const int32_t *ids, int64_t count, FILE *out) {
@@ -217,6 +231,10 @@ static arb_status transcribe(const arb_args *args, const arb_config *cfg, FILE *
 
 arb_status arb_command_sidecar(const arb_args *args, const arb_config *cfg, FILE *out) {
   if (strcmp(args->action, "check") == 0) return check(args, cfg, out);
+  if (strcmp(args->action, "decode") == 0) {
+    const arb_sidecar_options o = options_of(cfg);
+    return arb_video_decode(args, cfg, &o, out);
+  }
   return strcmp(args->action, "encode") == 0 ? encode(args, cfg, out) : transcribe(args, cfg, out);
 }
 

@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 48,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 49,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -61,7 +61,7 @@ typedef struct arb_config {
     char train[ARB_CONFIG_TEXT], valid[ARB_CONFIG_TEXT]; /* "" = not given */
   } data;
   struct {
-    char dino[ARB_CONFIG_TEXT], moonshine[ARB_CONFIG_TEXT]; /* "" = not given; "synthetic" */
+    char dino[ARB_CONFIG_TEXT], moonshine[ARB_CONFIG_TEXT], vae[ARB_CONFIG_TEXT]; /* "" = not given; "synthetic" */
     bool conv_int8, embed_int8;
   } sidecars;
   struct {

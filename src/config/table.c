@@ -64,6 +64,8 @@ const arb_config_row arb_config_rows[] = {
          "DINOv2-small, the encoder of images: a HuggingFace folder, a weight file, or synthetic (./synthetic is a folder)"},
     {TEXT(sidecars, moonshine, ARB_CONFIG_PATH, ""), .flags = ARB_CONFIG_SYNTHETIC,
      .meaning = "Moonshine-base, the encoder of speech: a HuggingFace folder, a weight file, or synthetic"},
+    {TEXT(sidecars, vae, ARB_CONFIG_PATH, ""), .flags = ARB_CONFIG_SYNTHETIC,
+     .meaning = "Wan 2.1 VAE (pig-vae) of images and video, for the sidecar command: safetensors or GGUF, or synthetic"},
     {FLAG(sidecars, conv_int8, false),
      .meaning = "hold one- and three-dimensional convolutions in int8 too; the published scheme leaves them in float"},
     {FLAG(sidecars, embed_int8, false),

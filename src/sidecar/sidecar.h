@@ -89,8 +89,9 @@ void arb_sidecar_print(const arb_sidecar_report *r, FILE *out);
 /* "linear", "conv1d", ... */
 const char *arb_sidecar_class_name(arb_sidecar_class c);
 
-typedef enum { ARB_SIDECAR_UNKNOWN, ARB_SIDECAR_DINO, ARB_SIDECAR_MOONSHINE } arb_sidecar_kind;
-/* Which model a folder or file of weights holds, by the names in it. ARB_ERR_DATA if it cannot be read. */
+typedef enum { ARB_SIDECAR_UNKNOWN, ARB_SIDECAR_DINO, ARB_SIDECAR_MOONSHINE, ARB_SIDECAR_VAE } arb_sidecar_kind;
+/* Which model a folder or file of weights holds, by the names in it: VAE is the Wan 2.1 VAE or one that opening will refuse.
+ * ARB_ERR_DATA if it cannot be read. */
 ARB_NODISCARD arb_status arb_sidecar_identify(const char *path, arb_sidecar_kind *out);
 
 /* ---- DINOv2-small ---- */

@@ -42,7 +42,7 @@ ask "transcribe" 0 sidecar transcribe "$scratch/tone.wav" --set sidecars.moonshi
 contains "transcribe: tokens without a tokenizer" "$(cat "$log")" '^tokens \(no tokenizer.json beside the weights\):( [0-9]+)+$'
 printf 'P6\n' >"$scratch/x.ppm"
 ask "encode another format" 3 sidecar encode "$scratch/x.ppm" --set sidecars.dino=synthetic
-contains "encode another format: what was expected" "$(cat "$log")" 'x.ppm: expected an image \(.png, .jpg, .jpeg\) or a sound'
+contains "encode another format: what was expected" "$(cat "$log")" 'x.ppm: expected an image \(.png, .jpg, .jpeg\), a folder of them or a sound'
 printf 'no image' >"$scratch/x.png"
 ask "encode a broken image" 3 sidecar encode "$scratch/x.png" --set sidecars.dino=synthetic
 contains "encode a broken image: the file" "$(cat "$log")" "^arbdist: data: $scratch/x.png"
