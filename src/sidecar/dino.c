@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/sidecar/hub.h"
 #include "src/sidecar/ops.h"
 #include "src/sidecar/sidecar.h"
 #include "src/sidecar/store.h"
@@ -126,8 +127,22 @@ static arb_status walk_layer(int index, layer *l, arb_sidecar_store *s) {
 }
 
 static arb_status walk(void *model, arb_sidecar_store *s) {
+  static const arb_hub_rule rules[] = {{"model_type", "dinov2", 0},
+                                       {"hidden_act", "gelu", 0},
+                                       {"hidden_size", NULL, WIDTH},
+                                       {"num_hidden_layers", NULL, LAYERS},
+                                       {"num_attention_heads", NULL, HEADS},
+                                       {"mlp_ratio", NULL, 4},
+                                       {"layer_norm_eps", NULL, 1e-6},
+                                       {"image_size", NULL, 518},
+                                       {"patch_size", NULL, PATCH},
+                                       {"num_channels", NULL, 3},
+                                       {"qkv_bias", NULL, 1},
+                                       {"use_swiglu_ffn", NULL, 0}};
   arb_dino *d = model;
   const int64_t width = WIDTH;
+  if (s->source && s->source->close) /* a file */
+    ARB_TRY(arb_hub_check(s->source->name, "DINOv2-small", rules, (int)(sizeof rules / sizeof rules[0])));
   ARB_TRY(walk_embeddings(d, s));
   for (int i = 0; i < LAYERS; i++) ARB_TRY(walk_layer(i, &d->layers[i], s));
   ARB_TRY(arb_store_vector(s, ARB_SIDECAR_NORM, "layernorm.weight", 1, &width, &d->norm_weight));

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/common/reduce.h"
+#include "src/sidecar/hub.h"
 #include "src/sidecar/moonshine_impl.h"
 
 enum {
@@ -53,7 +54,25 @@ static arb_status walk_layer(int i, arb_moon_encoder_layer *l, arb_sidecar_store
 }
 
 static arb_status walk(void *model, arb_sidecar_store *s) {
+  static const arb_hub_rule rules[] = {{"model_type", "moonshine", 0},
+                                       {"encoder_hidden_act", "gelu", 0},
+                                       {"decoder_hidden_act", "silu", 0},
+                                       {"rope_type", "default", 0},
+                                       {"hidden_size", NULL, WIDTH},
+                                       {"intermediate_size", NULL, HIDDEN},
+                                       {"vocab_size", NULL, ARB_MOONSHINE_VOCABULARY},
+                                       {"encoder_num_hidden_layers", NULL, ARB_MOON_LAYERS},
+                                       {"decoder_num_hidden_layers", NULL, ARB_MOON_LAYERS},
+                                       {"encoder_num_attention_heads", NULL, ARB_MOON_HEADS},
+                                       {"decoder_num_attention_heads", NULL, ARB_MOON_HEADS},
+                                       {"encoder_num_key_value_heads", NULL, ARB_MOON_HEADS},
+                                       {"decoder_num_key_value_heads", NULL, ARB_MOON_HEADS},
+                                       {"attention_bias", NULL, 0},
+                                       {"partial_rotary_factor", NULL, 0.62},
+                                       {"rope_theta", NULL, 10000}};
   arb_moonshine *m = model;
+  if (s->source && s->source->close) /* a file */
+    ARB_TRY(arb_hub_check(s->source->name, "Moonshine-base", rules, (int)(sizeof rules / sizeof rules[0])));
   const int64_t width = WIDTH, kernels[3] = {KERNEL1, KERNEL2, KERNEL3};
   ARB_TRY(arb_store_conv(s, "model.encoder.conv1", WIDTH, 1, 1, &kernels[0], false, &m->conv1));
   ARB_TRY(arb_store_conv(s, "model.encoder.conv2", WIDTH2, WIDTH, 1, &kernels[1], true, &m->conv2));

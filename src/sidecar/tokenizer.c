@@ -1,11 +1,11 @@
 #include "src/sidecar/tokenizer.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "src/sidecar/hub.h"
 
 enum { FILE_BYTES = 64 << 20, SHOWN = 24 /* bytes of "<ID>" */ };
 
@@ -44,44 +44,31 @@ static arb_status read_pieces(arb_tokenizer *t, const char *path) {
   return ARB_OK;
 }
 
-static arb_status open_file(const char *path, int64_t vocabulary, arb_tokenizer **out) {
-  json_error_t error;
+arb_status arb_tokenizer_open(const char *path, int64_t vocabulary, arb_tokenizer **out) {
+  char file[2048];
+  json_t *root;
+  *out = NULL;
+  ARB_TRY(arb_hub_open(path, "tokenizer.json", FILE_BYTES, file, sizeof file, &root));
+  if (root == NULL) return ARB_OK;
   arb_tokenizer *t = calloc(1, sizeof *t);
-  ARB_REQUIRE(t, ARB_ERR_NOMEM, "out of host memory");
-  arb_status st = ARB_OK;
-  t->vocabulary = vocabulary;
-  t->piece = calloc((size_t)vocabulary, sizeof *t->piece);
-  t->special = calloc((size_t)vocabulary, sizeof *t->special);
-  if (t->piece == NULL || t->special == NULL) st = ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
-  if (st == ARB_OK && (t->root = json_load_file(path, JSON_REJECT_DUPLICATES, &error)) == NULL)
-    st = ARB_FAIL(ARB_ERR_DATA, "%s:%d: %s", path, error.line, error.text);
-  if (st == ARB_OK) st = read_pieces(t, path);
+  if (t) {
+    t->root = root;
+    t->vocabulary = vocabulary;
+    t->piece = calloc((size_t)vocabulary, sizeof *t->piece);
+    t->special = calloc((size_t)vocabulary, sizeof *t->special);
+  }
+  if (t == NULL || t->piece == NULL || t->special == NULL) {
+    if (t == NULL) json_decref(root);
+    arb_tokenizer_close(&t);
+    return ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
+  }
+  const arb_status st = read_pieces(t, file);
   if (st != ARB_OK) {
     arb_tokenizer_close(&t);
     return st;
   }
   *out = t;
   return ARB_OK;
-}
-
-arb_status arb_tokenizer_open(const char *path, int64_t vocabulary, arb_tokenizer **out) {
-  char at[2048];
-  struct stat info;
-  static const char name[] = "tokenizer.json";
-  *out = NULL;
-  const size_t length = strlen(path), tail = sizeof name - 1;
-  if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-    snprintf(at, sizeof at, "%s/%s", path, name);
-  } else if (length >= tail && strcmp(path + length - tail, name) == 0) {
-    snprintf(at, sizeof at, "%s", path);
-  } else {
-    const char *slash = strrchr(path, '/');
-    snprintf(at, sizeof at, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, name);
-  }
-  if (stat(at, &info) != 0) return ARB_OK;
-  ARB_REQUIRE(S_ISREG(info.st_mode) && info.st_size <= FILE_BYTES, ARB_ERR_DATA, "%s: expected a file of at most %d bytes", at,
-              FILE_BYTES);
-  return open_file(at, vocabulary, out);
 }
 
 /* "<0x41>" is the byte 0x41; -1 for other pieces. */

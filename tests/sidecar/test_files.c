@@ -29,6 +29,13 @@ static int remove_folder(void **state) {
   return rmdir(folder);
 }
 
+static void store_text(const char *leaf, const char *text) {
+  FILE *f = fopen(in_folder(leaf), "w");
+  assert_non_null(f);
+  fputs(text, f);
+  assert_int_equal(fclose(f), 0);
+}
+
 /* One list of ../shared/spec/tensors; the number of tensors, 0 without that folder. */
 static int read_list(const char *leaf, arb_st_tensor *tensors, char (*names)[NAME]) {
   char path[1024], shape[64];
@@ -150,6 +157,42 @@ static void refuse_dino(const char *reason) {
   assert_null(d);
 }
 
+/* Weights of the right shapes that another configuration gives another meaning. */
+static void test_configurations(void **state) {
+  (void)state;
+  static const char *const images[][2] = {
+      {"{\"num_attention_heads\":12}", "config.json: num_attention_heads is 12, expected 6, as DINOv2-small has"},
+      {"{\"hidden_act\":\"relu\"}", "config.json: hidden_act is \"relu\", expected \"gelu\""},
+      {"{\"hidden_act\":7}", "hidden_act: expected \"gelu\""},
+      {"{\"layer_norm_eps\":1e-5}", "layer_norm_eps is 1e-05, expected 1e-06"},
+      {"{\"use_swiglu_ffn\":true}", "use_swiglu_ffn is 1, expected 0"},
+      {"{\"qkv_bias\":\"yes\"}", "qkv_bias: expected 1"},
+      {"{\"patch_size\":14", "config.json:1: "},
+      {"[1]", "config.json: expected a JSON object"},
+      {"{\"patch_size\":14,\"patch_size\":16}", "config.json:1: "},
+      {"{\"num_attention_heads\":6,\"layer_norm_eps\":1e-06,\"qkv_bias\":true,\"hidden_act\":null,\"other\":{}}",
+       "embeddings.cls_token"}};
+  static const char *const speech[][2] = {
+      {"{\"rope_parameters\":{\"partial_rotary_factor\":0.9}}",
+       "partial_rotary_factor is 0.9, expected 0.62, as Moonshine-base has"},
+      {"{\"rope_theta\":500}", "rope_theta is 500, expected 10000"},
+      {"{\"encoder_num_key_value_heads\":4}", "encoder_num_key_value_heads is 4"},
+      {"{\"rope_scaling\":null,\"rope_theta\":10000.0,\"pad_head_dim_to_multiple_of\":8}", "model.encoder.conv1.weight"}};
+  small_file(384, 1.0f);
+  for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+    store_text("config.json", images[i][0]);
+    refuse_dino(images[i][1]);
+  }
+  for (size_t i = 0; i < sizeof speech / sizeof speech[0]; i++) {
+    arb_moonshine *m = NULL;
+    store_text("config.json", speech[i][0]);
+    arb_assert_fails(arb_moonshine_open(folder, &(arb_sidecar_options){0}, &m), ARB_ERR_DATA, speech[i][1]);
+    assert_null(m);
+  }
+  unlink(in_folder("config.json"));
+  unlink(in_folder("model.safetensors"));
+}
+
 static void test_refused(void **state) {
   (void)state;
   small_file(383, 0.0f);
@@ -168,13 +211,6 @@ static void test_refused(void **state) {
 
 /* ---- tokenizer ---- */
 
-static void store_text(const char *text) {
-  FILE *f = fopen(in_folder("tokenizer.json"), "w");
-  assert_non_null(f);
-  fputs(text, f);
-  assert_int_equal(fclose(f), 0);
-}
-
 static void test_tokenizer(void **state) {
   (void)state;
   arb_tokenizer *t = NULL;
@@ -182,6 +218,7 @@ static void test_tokenizer(void **state) {
   arb_assert_ok(arb_tokenizer_open(folder, 16, &t)); /* none there */
   assert_null(t);
   store_text(
+      "tokenizer.json",
       "{\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":9,\"content\":\"<x>\",\"special\":false}],"
       "\"decoder\":{\"type\":\"Sequence\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"<s>\":1,\"\\u2581he\":3,\"llo\":4,"
       "\"\\u2581\":5,\"<0xC3>\":6,\"<0xA9>\":7,\"\\u001b\":8}}}");
@@ -204,7 +241,7 @@ static void test_tokenizer(void **state) {
                                        {"{\"model\":{\"vocab\":{\"a\":1,\"a\":2}}}", "tokenizer.json:"},
                                        {"{\"model\":{\"vocab\":{}},\"decoder\":{\"type\":\"ByteLevel\"}}", "SentencePiece"}};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-    store_text(bad[i][0]);
+    store_text("tokenizer.json", bad[i][0]);
     arb_assert_fails(arb_tokenizer_open(folder, 16, &t), ARB_ERR_DATA, bad[i][1]);
     assert_null(t);
   }
@@ -213,10 +250,8 @@ static void test_tokenizer(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_dino_files),
-      cmocka_unit_test(test_moonshine_files),
-      cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_tokenizer),
+      cmocka_unit_test(test_dino_files), cmocka_unit_test(test_moonshine_files), cmocka_unit_test(test_configurations),
+      cmocka_unit_test(test_refused),    cmocka_unit_test(test_tokenizer),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
