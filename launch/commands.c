@@ -55,6 +55,7 @@ static arb_status count_tables(const arb_trainer *t, FILE *out) {
 static arb_status evaluate(arb_trainer *t, FILE *out) {
   double bpb;
   ARB_TRY(load_trained(t));
+  if (t->media) return arb_trainer_report(t, out);
   ARB_TRY(arb_trainer_evaluate(t, &bpb));
   arb_status st = ARB_OK;
   if (out) {

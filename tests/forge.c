@@ -1,10 +1,11 @@
-#define _XOPEN_SOURCE 700
+#define _GNU_SOURCE
 #include "tests/forge.h"
 
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "tests/test.h"
@@ -31,6 +32,16 @@ const char *in_folder(const char *folder, const char *name) {
   static int turn;
   char *path = paths[turn++ % 4];
   snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+  return path;
+}
+
+const char *in_memory(void) {
+  static char path[64];
+  if (path[0] == '\0') {
+    const int fd = memfd_create("forge", 0);
+    assert_true(fd >= 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  }
   return path;
 }
 

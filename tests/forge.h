@@ -11,6 +11,9 @@ int folder_teardown(void **test);
 /* "FOLDER/NAME" in one of four static buffers, used in turn. */
 const char *in_folder(const char *folder, const char *name);
 
+/* The path of a file in memory, the same for every call: for tests that write thousands of files. */
+const char *in_memory(void);
+
 /* A growing piece of a file. Zeroed by = {0}, freed by forge_write. */
 typedef struct {
   unsigned char *bytes;

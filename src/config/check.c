@@ -13,6 +13,28 @@ static bool known(const bool *bad, const char *a, const char *b) {
   return bad == NULL || (!bad[arb_config_find_dotted(a)] && !bad[arb_config_find_dotted(b)]);
 }
 
+/* A run reads a text or manifests; images and recordings come from manifests, through an encoder. */
+static void check_media(const arb_config *cfg, unsigned need, arb_config_errors *errors) {
+  const bool paired = arb_config_paired(cfg), given[2] = {cfg->model.image, cfg->model.audio};
+  const char *const key[2] = {"model.image", "model.audio"}, *const text[2] = {"data.train", "data.valid"};
+  const char *const sidecar[2] = {"sidecars.dino", "sidecars.moonshine"};
+  const char *const path[2] = {cfg->sidecars.dino, cfg->sidecars.moonshine}, *const sample[2] = {cfg->sample.image,
+                                                                                                 cfg->sample.audio};
+  const char *const file[2] = {cfg->data.train, cfg->data.valid}, *const sample_key[2] = {"sample.image", "sample.audio"};
+  for (int i = 0; i < 2; i++) {
+    if (paired && file[i][0] != '\0')
+      arb_config_error(errors, arb_config_origin(cfg, text[i]),
+                       "%s and a manifest of pairs are given: a run reads one or the other", text[i]);
+    if (given[i] && !paired && need != 0)
+      arb_config_error(errors, arb_config_origin(cfg, key[i]), "%s = yes needs data.pairs: a text has none", key[i]);
+    if (given[i] && path[i][0] == '\0')
+      arb_config_error(errors, arb_config_origin(cfg, key[i]), "%s = yes needs %s: a folder of weights, or the word synthetic",
+                       key[i], sidecar[i]);
+    if (sample[i][0] != '\0' && !given[i])
+      arb_config_error(errors, arb_config_origin(cfg, sample_key[i]), "%s is given, but %s = no", sample_key[i], key[i]);
+  }
+}
+
 void arb_config_check_rules(const arb_config *cfg, const bool *bad, arb_config_errors *errors) {
   if (known(bad, "train.sequences", "train.grains") && cfg->train.sequences % cfg->train.grains != 0)
     arb_config_error(errors, place(cfg, "train.sequences", "train.grains"),
@@ -42,12 +64,20 @@ arb_status arb_config_check(const arb_config *cfg, unsigned need) {
     if (bad[i]) arb_config_error(&errors, cfg->origin[i], "%s.%s: %s", row->section, row->name, reason);
   }
   arb_config_check_rules(cfg, bad, &errors);
-  if ((need & ARB_CONFIG_NEED_TRAIN) && cfg->data.train[0] == '\0')
+  check_media(cfg, need, &errors);
+  const bool paired = arb_config_paired(cfg);
+  if ((need & ARB_CONFIG_NEED_TRAIN) && cfg->data.train[0] == '\0' && !paired)
     arb_config_error(&errors, "data.train",
                      "needed for training, but not given: [data] train = FILE, or --set data.train=FILE");
-  if ((need & ARB_CONFIG_NEED_VALID) && cfg->data.valid[0] == '\0')
+  if ((need & ARB_CONFIG_NEED_TRAIN) && paired && cfg->data.pairs[0] == '\0')
+    arb_config_error(&errors, "data.pairs",
+                     "needed for training, but not given: [data] pairs = FILE, or --set data.pairs=FILE");
+  if ((need & ARB_CONFIG_NEED_VALID) && cfg->data.valid[0] == '\0' && !paired)
     arb_config_error(&errors, "data.valid",
                      "needed for evaluation, but not given: [data] valid = FILE, or --set data.valid=FILE");
+  if ((need & ARB_CONFIG_NEED_VALID) && paired && cfg->data.valid_pairs[0] == '\0')
+    arb_config_error(&errors, "data.valid_pairs",
+                     "needed for evaluation, but not given: [data] valid_pairs = FILE, or --set data.valid_pairs=FILE");
   return arb_config_raise(&errors);
 }
 

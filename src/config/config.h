@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 49,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 55,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -40,7 +40,6 @@ enum {
 enum { ARB_CONFIG_DEVICE_AUTO, ARB_CONFIG_DEVICE_REF, ARB_CONFIG_DEVICE_CPU, ARB_CONFIG_DEVICE_CUDA };
 enum { ARB_CONFIG_ISA_AUTO, ARB_CONFIG_ISA_SCALAR, ARB_CONFIG_ISA_AVX2, ARB_CONFIG_ISA_AVX512 };
 enum { ARB_CONFIG_MEMORY_ON, ARB_CONFIG_MEMORY_ZERO };
-enum { ARB_CONFIG_ON_ERROR_STOP, ARB_CONFIG_ON_ERROR_CONTINUE };
 enum { ARB_CONFIG_TRANSPORT_AUTO, ARB_CONFIG_TRANSPORT_SINGLE, ARB_CONFIG_TRANSPORT_MPI };
 
 /* Meanings, ranges and units: table.c, or arb_config_help. Plain data: may be copied, sent as bytes between equal builds,
@@ -56,9 +55,12 @@ typedef struct arb_config {
   struct {
     int64_t dim, embed_channels, layers, glu_hidden;
     int memory; /* ARB_CONFIG_MEMORY_* */
+    bool image, audio;
   } model;
   struct {
     char train[ARB_CONFIG_TEXT], valid[ARB_CONFIG_TEXT]; /* "" = not given */
+    char pairs[ARB_CONFIG_TEXT], valid_pairs[ARB_CONFIG_TEXT], feature_cache[ARB_CONFIG_TEXT];
+    int64_t corrupt_limit, threads;
   } data;
   struct {
     char dino[ARB_CONFIG_TEXT], moonshine[ARB_CONFIG_TEXT], vae[ARB_CONFIG_TEXT]; /* "" = not given; "synthetic" */
@@ -81,11 +83,10 @@ typedef struct arb_config {
     char prompt[ARB_CONFIG_TEXT]; /* bytes, no NUL among them */
     float temperature;
     int64_t top_k;
+    char image[ARB_CONFIG_TEXT], audio[ARB_CONFIG_TEXT];
   } sample;
   struct {
     int64_t every, keep;
-    bool async;
-    int on_error; /* ARB_CONFIG_ON_ERROR_* */
     bool resume;
   } checkpoint;
   struct {
@@ -94,11 +95,16 @@ typedef struct arb_config {
     int64_t timeout_s;
   } dist;
   struct {
-    bool poison, synchronous, lockstep, guards;
+    bool poison, synchronous, lockstep;
     int64_t outlier_log2;
   } debug;
   char origin[ARB_CONFIG_KEYS][ARB_CONFIG_ORIGIN]; /* by table row; read it through arb_config_origin */
 } arb_config;
+
+/* Whether training samples come from a manifest rather than a text. */
+static inline bool arb_config_paired(const arb_config *cfg) {
+  return cfg->data.pairs[0] != '\0' || cfg->data.valid_pairs[0] != '\0';
+}
 
 /* What a command cannot do without; flags for arb_config_check. */
 enum { ARB_CONFIG_NEED_TRAIN = 1, ARB_CONFIG_NEED_VALID = 2 };

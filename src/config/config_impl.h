@@ -15,9 +15,10 @@ typedef enum {
 } arb_config_type;
 
 enum {
-  ARB_CONFIG_IDENTITY = 1, /* part of arb_config_identity */
-  ARB_CONFIG_FOLDER = 2,   /* text that names one folder */
-  ARB_CONFIG_SYNTHETIC = 4 /* a path, or the word "synthetic" */
+  ARB_CONFIG_IDENTITY = 1,          /* part of arb_config_identity */
+  ARB_CONFIG_IDENTITY_WHEN_SET = 8, /* the same unless it has its default: a key that older checkpoints do not know */
+  ARB_CONFIG_FOLDER = 2,            /* text that names one folder */
+  ARB_CONFIG_SYNTHETIC = 4          /* a path, or the word "synthetic" */
 };
 
 /* One allowed word of an ENUM. */

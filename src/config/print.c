@@ -67,10 +67,14 @@ arb_status arb_config_resolved_text(const arb_config *cfg, char *buf, size_t siz
 
 arb_status arb_config_identity(const arb_config *cfg, char *buf, size_t size) {
   sink s = {.buf = buf, .size = size};
+  arb_config defaults;
+  arb_config_defaults(&defaults);
   for (int i = 0; i < ARB_CONFIG_KEYS; i++) {
     const arb_config_row *row = &arb_config_rows[i];
     char value[ARB_CONFIG_LINE];
-    if (!(row->flags & ARB_CONFIG_IDENTITY)) continue;
+    const bool changed = (row->flags & ARB_CONFIG_IDENTITY_WHEN_SET) &&
+                         memcmp((const char *)cfg + row->offset, (const char *)&defaults + row->offset, row->size) != 0;
+    if (!(row->flags & ARB_CONFIG_IDENTITY) && !changed) continue;
     if (row->type == ARB_CONFIG_F32)
       arb_config_format_hex(row, cfg, value, sizeof value);
     else

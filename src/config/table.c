@@ -21,8 +21,6 @@ static const arb_config_choice transports[] = {{"auto", ARB_CONFIG_TRANSPORT_AUT
                                                {"single", ARB_CONFIG_TRANSPORT_SINGLE, false},
                                                {"mpi", ARB_CONFIG_TRANSPORT_MPI, false},
                                                {NULL, 0, false}};
-static const arb_config_choice on_errors[] = {
-    {"stop", ARB_CONFIG_ON_ERROR_STOP, false}, {"continue", ARB_CONFIG_ON_ERROR_CONTINUE, false}, {NULL, 0, false}};
 static const arb_config_choice vote_widths[] = {{"8", 8, false}, {"16", 16, true}, {NULL, 0, false}};
 
 #define AT(s, k) .section = #s, .name = #k, .offset = offsetof(arb_config, s.k), .size = sizeof(((arb_config *)0)->s.k)
@@ -32,7 +30,7 @@ static const arb_config_choice vote_widths[] = {{"8", 8, false}, {"16", 16, true
 #define WORD(s, k, def, list) AT(s, k), .type = ARB_CONFIG_ENUM, .i = {.value = (def)}, .choices = (list)
 #define TEXT(s, k, kind, def) AT(s, k), .type = (kind), .text = (def)
 
-enum { IDENTITY = ARB_CONFIG_IDENTITY, MANY = 1000000000, MEBI = 1 << 20 };
+enum { IDENTITY = ARB_CONFIG_IDENTITY, WHEN_SET = ARB_CONFIG_IDENTITY_WHEN_SET, MANY = 1000000000, MEBI = 1 << 20 };
 
 const arb_config_row arb_config_rows[] = {
     {TEXT(run, name, ARB_CONFIG_STRING, "run"), .flags = ARB_CONFIG_FOLDER, .meaning = "name of the run and of its folder"},
@@ -56,8 +54,21 @@ const arb_config_row arb_config_rows[] = {
     {WORD(model, memory, ARB_CONFIG_MEMORY_ON, memories), .flags = IDENTITY,
      .meaning = "zero replaces the output of the memory layer with 0 (an ablation)"},
 
+    {FLAG(model, image, false), .flags = WHEN_SET,
+     .meaning = "sequences may begin with an image: 254 rows from the encoder of [sidecars] dino"},
+    {FLAG(model, audio, false), .flags = WHEN_SET,
+     .meaning = "sequences may have a recording before their text: 36 rows from the encoder of [sidecars] moonshine"},
+
     {TEXT(data, train, ARB_CONFIG_PATH, ""), .meaning = "training text; needed by train"},
     {TEXT(data, valid, ARB_CONFIG_PATH, ""), .meaning = "validation text; needed by train and eval"},
+    {TEXT(data, pairs, ARB_CONFIG_PATH, ""),
+     .meaning = "manifest of training samples instead of data.train: JSON lines with \"text\" and \"image\" or \"audio\""},
+    {TEXT(data, valid_pairs, ARB_CONFIG_PATH, ""), .meaning = "manifest of validation samples"},
+    {TEXT(data, feature_cache, ARB_CONFIG_PATH, ""),
+     .meaning = "folder where encoded images and recordings are kept; runs may share it; empty = encode each time"},
+    {INT(data, corrupt_limit, 16, 0, MANY, 1), .unit = "samples an epoch",
+     .meaning = "samples that cannot be decoded are skipped and listed, up to this many"},
+    {INT(data, threads, 1, 1, 64, 1), .unit = "threads a rank", .meaning = "threads that decode and encode samples ahead"},
 
     {TEXT(sidecars, dino, ARB_CONFIG_PATH, ""), .flags = ARB_CONFIG_SYNTHETIC,
      .meaning =
@@ -101,13 +112,11 @@ const arb_config_row arb_config_rows[] = {
     {AT(sample, temperature), .type = ARB_CONFIG_F32, .f = {.value = 0.8f, .above = 0.0f, .most = 10.0f},
      .meaning = "divides the logits before a symbol is drawn"},
     {INT(sample, top_k, 40, 0, 297, 1), .unit = "symbols", .meaning = "draw among this many likeliest symbols; 0 = all"},
+    {TEXT(sample, image, ARB_CONFIG_PATH, ""), .meaning = "image that a sample is about"},
+    {TEXT(sample, audio, ARB_CONFIG_PATH, ""), .meaning = "recording that a sample is about"},
 
     {INT(checkpoint, every, 0, 0, MANY, 1), .unit = "steps", .meaning = "distance of checkpoints; 0 = never"},
     {INT(checkpoint, keep, 2, 1, MANY, 1), .unit = "checkpoints", .meaning = "newest verified checkpoints that are kept"},
-    {FLAG(checkpoint, async, true),
-     .meaning = "write checkpoints while training goes on, from a copy in host memory; no: training waits"},
-    {WORD(checkpoint, on_error, ARB_CONFIG_ON_ERROR_STOP, on_errors),
-     .meaning = "a checkpoint that cannot be written ends the run, or is a warning; the last one of a run always ends it"},
     {FLAG(checkpoint, resume, true), .meaning = "continue from the newest checkpoint of the run folder that verifies"},
 
     {WORD(dist, transport, ARB_CONFIG_TRANSPORT_AUTO, transports),
@@ -123,8 +132,6 @@ const arb_config_row arb_config_rows[] = {
     {INT(debug, outlier_log2, 0, 0, 127, 1), .meaning = "with synchronous: report magnitudes above 2^this; 0 = none"},
     {FLAG(debug, lockstep, false), .meaning = "run the reference beside the device, operation by operation on the same inputs, "
                                               "and name the first element that differs"},
-    {FLAG(debug, guards, false),
-     .meaning = "leave a guard zone behind every array and look at it in every step; an array that was overrun is named"},
 };
 _Static_assert(sizeof arb_config_rows / sizeof arb_config_rows[0] == ARB_CONFIG_KEYS, "ARB_CONFIG_KEYS counts the rows");
 

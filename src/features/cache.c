@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* gethostname */
+#define _GNU_SOURCE /* gethostname, memfd_create */
 #include "src/features/cache.h"
 
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -179,33 +180,47 @@ static int put_text(hid_t file, const char *name, const char *text) {
   return good;
 }
 
-/* The HDF5 part, behind room for the front. NULL: see arb_ckpt_h5_reason. Called under the lock of HDF5. */
-static unsigned char *lay_out(const arb_feature_cache *c, const int8_t *q, const float *s, layout *at, size_t *size) {
+/* Fills an HDF5 file; returns 1 and the places of the arrays. The user block of BLOCK bytes is ours: HDF5 leaves it alone, and
+ * its tools skip it. */
+static int fill_file(const arb_feature_cache *c, const char *name, const int8_t *q, const float *s, layout *at) {
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
-  unsigned char *image = NULL;
   hid_t file = H5I_INVALID_HID, dq = H5I_INVALID_HID, ds = H5I_INVALID_HID;
-  if (H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 && H5Pset_fapl_core(access, 1 << 17, 0) >= 0)
-    file = H5Fcreate("features", H5F_ACC_TRUNC, create, access);
+  if (H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 && H5Pset_fapl_stdio(access) >= 0 &&
+      H5Pset_userblock(create, BLOCK) >= 0)
+    file = H5Fcreate(name, H5F_ACC_TRUNC, create, access);
   if (file >= 0) {
     dq = put_array(file, "q", H5T_STD_I8LE, c->rows, c->width, q);
     ds = put_array(file, "s", H5T_IEEE_F32LE, c->rows, 0, s);
   }
-  if (dq >= 0 && ds >= 0 && put_text(file, "encoder", c->key) && H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0) {
-    at->q = (uint64_t)H5Dget_offset(dq) + BLOCK;
-    at->s = (uint64_t)H5Dget_offset(ds) + BLOCK;
-    const ssize_t bytes = H5Fget_file_image(file, NULL, 0);
-    image = bytes > 0 ? malloc((size_t)bytes + BLOCK) : NULL;
-    if (image != NULL && H5Fget_file_image(file, image + BLOCK, (size_t)bytes) != bytes) {
+  int good = dq >= 0 && ds >= 0 && put_text(file, "encoder", c->key);
+  if (good) *at = (layout){(uint64_t)H5Dget_offset(dq), (uint64_t)H5Dget_offset(ds)};
+  if (dq >= 0) H5Dclose(dq);
+  if (ds >= 0) H5Dclose(ds);
+  if (file >= 0 && H5Fclose(file) < 0) good = 0;
+  H5Pclose(create);
+  H5Pclose(access);
+  return good;
+}
+
+/* The file in memory, with room for the front; NULL: see arb_ckpt_h5_reason. A file of the kernel's memory, since HDF5's own
+ * images (H5Fget_file_image of 1.10.8) have a wrong checksum in their superblock. Called under the lock of HDF5. */
+static unsigned char *lay_out(const arb_feature_cache *c, const int8_t *q, const float *s, layout *at, size_t *size) {
+  char name[64];
+  struct stat info;
+  unsigned char *image = NULL;
+  const size_t q_bytes = (size_t)(c->rows * c->width), s_bytes = (size_t)c->rows * sizeof *s;
+  const int fd = memfd_create("features", MFD_CLOEXEC);
+  if (fd < 0) return NULL;
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  if (fill_file(c, name, q, s, at) && fstat(fd, &info) == 0 && (image = malloc((size_t)info.st_size + 1)) != NULL) {
+    *size = (size_t)info.st_size;
+    if (lseek(fd, 0, SEEK_SET) != 0 || !read_all(fd, image, *size) || at->q + q_bytes > *size || at->s + s_bytes > *size ||
+        memcmp(image + at->q, q, q_bytes) != 0 || memcmp(image + at->s, s, s_bytes) != 0) {
       free(image);
       image = NULL;
     }
-    *size = (size_t)bytes + BLOCK;
   }
-  if (dq >= 0) H5Dclose(dq);
-  if (ds >= 0) H5Dclose(ds);
-  if (file >= 0) H5Fclose(file);
-  H5Pclose(create);
-  H5Pclose(access);
+  close(fd);
   return image;
 }
 

@@ -35,11 +35,11 @@ void arb_encoder_destroy(arb_encoder **encoder) {
   *encoder = NULL;
 }
 
-arb_status arb_encoder_run(arb_encoder *e, const unsigned char *bytes, size_t size, int8_t *q, float *s) {
+arb_status arb_encoder_run(arb_encoder *e, const char *name, const unsigned char *bytes, size_t size, int8_t *q, float *s) {
   pthread_mutex_lock(&e->lock);
-  arb_status st = e->ops->encode(e->ctx, bytes, size, e->raw);
+  arb_status st = e->ops->encode(e->ctx, name, bytes, size, e->raw);
   if (st == ARB_OK && !arb_features_store(e->raw, e->rows, e->width, q, s))
-    st = ARB_FAIL(ARB_ERR_NUMERIC, "a feature is not finite");
+    st = ARB_FAIL(ARB_ERR_NUMERIC, "%s: a feature is not finite", name);
   e->encoded += st == ARB_OK;
   pthread_mutex_unlock(&e->lock);
   return st;

@@ -15,8 +15,9 @@
 typedef struct arb_encoder arb_encoder;
 
 typedef struct {
-  /* out [rows][width]. ARB_ERR_DATA: the bytes are no sample (corrupt, another format); anything else ends the run. */
-  arb_status (*encode)(void *ctx, const unsigned char *bytes, size_t size, float *out);
+  /* out [rows][width]; name: of the file, for messages, and its ending may be looked at. ARB_ERR_DATA: the bytes are no sample
+   * (corrupt, another format); anything else ends the run. */
+  arb_status (*encode)(void *ctx, const char *name, const unsigned char *bytes, size_t size, float *out);
   void (*destroy)(void *ctx);
 } arb_encoder_ops;
 
@@ -30,6 +31,9 @@ struct arb_encoder {
   pthread_mutex_t lock; /* an encoder serves one thread at a time */
   float *raw;           /* [rows][width] */
   int64_t encoded;      /* samples so far */
+  /* What the audit says of it. */
+  char model[64];                      /* "dinov2-small, synthetic" */
+  int64_t shared_bytes, private_bytes; /* weights, one copy a node; activations and scratch of this rank */
 };
 
 /* Takes ownership of ctx, also on failure. */
@@ -39,7 +43,8 @@ ARB_NODISCARD arb_status arb_encoder_create(const arb_encoder_ops *ops, void *ct
 void arb_encoder_destroy(arb_encoder **e);
 
 /* Encodes a sample into its stored form, q [rows][width], s [rows]; any thread. ARB_ERR_NUMERIC: a feature is not finite. */
-ARB_NODISCARD arb_status arb_encoder_run(arb_encoder *e, const unsigned char *bytes, size_t size, int8_t *q, float *s);
+ARB_NODISCARD arb_status arb_encoder_run(arb_encoder *e, const char *name, const unsigned char *bytes, size_t size, int8_t *q,
+                                         float *s);
 
 /* The stored form of features: a = max |x| of a row; a < 2^-100: zeros; else q = rint(clamp(x * (127 / a), -127, 127)),
  * s = a / 127. Returns 0 if a value is not finite. */

@@ -32,13 +32,13 @@ static arb_status prepare_kind(const arb_feed_options *o, int kind, slot *s) {
   if (o->cache[kind] && arb_feature_cache_get(o->cache[kind], pair->hash[kind], s->sample.q[kind], s->sample.s[kind]))
     return ARB_OK;
   ARB_TRY(arb_pairs_read(o->pairs, s->sample.sample, (arb_media_kind)kind, &bytes, &size));
-  const arb_status st = arb_encoder_run(e, bytes, size, s->sample.q[kind], s->sample.s[kind]);
+  const arb_status st = arb_encoder_run(e, pair->file[kind], bytes, size, s->sample.q[kind], s->sample.s[kind]);
   free(bytes);
   if (st == ARB_OK) {
     if (o->cache[kind]) arb_feature_cache_put(o->cache[kind], pair->hash[kind], s->sample.q[kind], s->sample.s[kind]);
     return ARB_OK;
   }
-  arb_fail_context("%s:%lld: %s", o->pairs->path, (long long)pair->line, pair->file[kind]);
+  arb_fail_context("%s:%lld", o->pairs->path, (long long)pair->line);
   if (st != ARB_ERR_DATA) return st;
   s->sample.empty = 1;
   snprintf(s->sample.why, sizeof s->sample.why, "%s", arb_fail_message());

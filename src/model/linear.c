@@ -33,6 +33,6 @@ arb_status arb_votes_complete(arb_pass *p, const arb_tensor *t) {
   f->done[t->index] = 1;
   ARB_TRY(o->vote_rows(p->be, &t->w, f->work));
   ARB_TRY(o->vote_columns(p->be, &t->w, f->work));
-  ARB_TRY(o->update(p->be, &t->w, f->work, p->rows.grains, p->vmax, f->flips));
+  ARB_TRY(o->update(p->be, &t->w, f->work, p->used, p->vmax, f->flips));
   return o->fill(p->be, t->w.votes, 0, (size_t)(t->w.n * t->w.k));
 }

@@ -45,6 +45,8 @@ typedef struct {
   } features[ARB_FEATURE_KINDS];
   const int32_t *join;                         /* [m] row among the parts' outputs, or -1: a row in front of the sequence */
   const int32_t *split[ARB_FEATURE_KINDS + 1]; /* of each part's rows: their place in the stream, or -1: absent */
+  int64_t used;                                /* grains that use the tensors of the running module */
+  int64_t used_by[ARB_FEATURE_KINDS];          /* grains in which some sample has the feature */
   int backward;                                /* a backward pass will follow */
   int vmax;                                    /* largest vote of a grain */
   float weight;                                /* of one position in the loss: a power of two */

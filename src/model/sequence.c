@@ -41,6 +41,7 @@ static void layout(arb_module *m, const arb_shape *shape, arb_arena *a) {
 static int64_t pass_of(const sequence *t, const arb_pass *p, int i, arb_pass *part) {
   *part = *p;
   part->context = t->rows[i];
+  if (i < ARB_FEATURE_KINDS) part->used = p->used_by[i];
   part->rows.rows_per_grain = p->rows.rows_per_grain / t->context * t->rows[i];
   return arb_rows_count(&part->rows);
 }

@@ -1,5 +1,5 @@
 /* What a run holds, counted on the arenas that its memory was carved from. */
-#include "src/train/trainer.h"
+#include "src/train/media.h"
 
 static void row(FILE *out, const char *what, size_t bytes, int64_t weights) {
   fprintf(out, "  %-44s %14zu bytes  %8.4f a weight\n", what, bytes, (double)bytes / (double)weights);
@@ -58,6 +58,7 @@ arb_status arb_trainer_audit(const arb_trainer *t, FILE *out) {
   if (s->shard.ranks) row(out, "sent and received: packed trits, p, vote sums", s->shard.exchange.capacity, weights);
   row(out, "update sums", m->update.capacity, weights);
   row(out, "constants (forget-gate ladder)", m->constants.capacity, weights);
+  if (t->media) arb_media_audit(t, out);
   ARB_REQUIRE(floats == 0, ARB_ERR_ARG, "audit: the state holds %zu bytes of float", floats);
   return ARB_OK;
 }

@@ -3,6 +3,8 @@
  * Replicated state: all votes are summed on every rank, and every rank updates its copy. Sharded state: a rank gets the sums of
  * its own rows and updates them; what belongs to whole matrices (column sums, largest and smallest p) is reduced as integers,
  * so its value is that of the replicated update; then the new trits and p of all rows go to every rank. */
+#include <string.h>
+
 #include "src/train/trainer_impl.h"
 
 static arb_comm *carrier(const arb_trainer *t) { return t->device_comm ? t->device_comm : t->comm; }
@@ -20,6 +22,13 @@ arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, arb_status (*wo
     ARB_TRY(end);
   }
   return o->replay(t->be, *sequence);
+}
+
+arb_status arb_trainer_counted(arb_trainer *t, const int64_t *used, arb_status (*work)(arb_trainer *t, void *arg), void *arg) {
+  const size_t bytes = (size_t)t->model->state.tensor_count * sizeof *used;
+  void **sequence = &t->update_recorded[ARB_UPDATE_ALL];
+  if (!*sequence) memcpy(t->recorded_used, used, bytes);
+  return memcmp(t->recorded_used, used, bytes) == 0 ? arb_trainer_recorded(t, sequence, work, arg) : work(t, arg);
 }
 
 static arb_status update_all(arb_trainer *t, void *used) { return arb_model_update(t->model, used, t->vmax); }
@@ -72,7 +81,7 @@ static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
   ARB_TRY(arb_comm_all_reduce(c, h->low, h->members, ARB_I32, ARB_MIN, ARB_TRAFFIC_STATS));
   ARB_TRY(arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_COLUMNS], sum_columns, NULL));
   ARB_TRY(arb_comm_all_reduce(c, h->stats, h->sums, ARB_U64, ARB_SUM, ARB_TRAFFIC_STATS));
-  ARB_TRY(arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_ALL], update_own, used));
+  ARB_TRY(arb_trainer_counted(t, used, update_own, used));
   return gather(t);
 }
 
@@ -81,7 +90,7 @@ static arb_status exchange_votes(arb_trainer *t, int64_t *used) {
   /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
   ARB_TRY(arb_comm_all_reduce(carrier(t), s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   ARB_TRY(arrived(t));
-  return arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_ALL], update_all, used);
+  return arb_trainer_counted(t, used, update_all, used);
 }
 
 arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used) {

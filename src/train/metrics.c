@@ -72,6 +72,8 @@ static void progress_bar(const arb_metrics *m, const arb_config *cfg, int64_t st
 arb_status arb_metrics_step(arb_metrics *m, const arb_config *cfg, const arb_step_result *r, double val_bpb) {
   m->interval_steps++;
   m->interval_flips += r->flips;
+  m->interval_targets += r->targets;
+  m->empty += r->empty;
   m->interval_bpb += r->train_bpb;
   if (!m->console) return ARB_OK;
   const int print = r->step % cfg->train.log_every == 0 || r->step == cfg->train.steps || val_bpb >= 0.0;
@@ -81,18 +83,18 @@ arb_status arb_metrics_step(arb_metrics *m, const arb_config *cfg, const arb_ste
   }
   const double now = arb_clock_seconds(), seconds = now - m->interval_start;
   const double steps = (double)m->interval_steps;
-  const double bytes = steps * (double)(cfg->train.sequences * cfg->train.context);
-  const double rate = bytes / seconds, flip_rate = (double)m->interval_flips / steps / (double)m->weights;
+  const double rate = (double)m->interval_targets / seconds, flip_rate = (double)m->interval_flips / steps / (double)m->weights;
   const double left = (now - m->start) / (double)(r->step - m->first_step) * (double)(cfg->train.steps - r->step);
-  char rate_text[32], val_text[32] = "", save_text[48] = "";
+  char rate_text[32], val_text[32] = "", save_text[48] = "", empty_text[48] = "";
   print_rate(rate_text, sizeof rate_text, rate);
   if (val_bpb >= 0.0) snprintf(val_text, sizeof val_text, "  val %.4f", val_bpb);
+  if (m->empty > 0) snprintf(empty_text, sizeof empty_text, "  %lld samples skipped", (long long)m->empty);
   if (m->last_save >= 0) snprintf(save_text, sizeof save_text, "  saved %lld steps ago", (long long)(r->step - m->last_save));
-  fprintf(m->console, "%sstep %lld/%lld  bpb %.4f%s  %s  %.0f ms/step  flips %.4f %%  eta %d:%02d%s\n",
+  fprintf(m->console, "%sstep %lld/%lld  bpb %.4f%s  %s  %.0f ms/step  flips %.4f %%  eta %d:%02d%s%s\n",
           m->terminal ? "\r\033[K" : "", (long long)r->step, (long long)cfg->train.steps, m->interval_bpb / steps, val_text,
-          rate_text, 1000.0 * seconds / steps, 100.0 * flip_rate, (int)left / 60, (int)left % 60, save_text);
+          rate_text, 1000.0 * seconds / steps, 100.0 * flip_rate, (int)left / 60, (int)left % 60, save_text, empty_text);
   fflush(m->console);
-  char val_json[32] = "null";
+  char val_json[128] = "null";
   char wire_json[32 * ARB_TRAFFIC_CONTROL] = "";
   int64_t sent = 0;
   size_t used = 0;
@@ -101,16 +103,23 @@ arb_status arb_metrics_step(arb_metrics *m, const arb_config *cfg, const arb_ste
                              arb_traffic_name((arb_traffic)k), (long long)r->wire[k]);
     sent += r->wire[k];
   }
-  if (val_bpb >= 0.0) snprintf(val_json, sizeof val_json, "%.6f", val_bpb);
+  if (val_bpb >= 0.0) {
+    static const char *const by[2] = {"image", "audio"};
+    int n = snprintf(val_json, sizeof val_json, "%.6f", val_bpb);
+    for (int k = 0; k < 2; k++)
+      if (r->val_by[k] >= 0.0)
+        n += snprintf(val_json + n, sizeof val_json - (size_t)n, ", \"val_bpb_%s\": %.6f", by[k], r->val_by[k]);
+  }
   fprintf(m->jsonl,
           "{\"step\": %lld, \"train_bpb\": %.6f, \"val_bpb\": %s, \"bytes_per_s\": %.1f, \"ms_per_step\": %.3f, "
-          "\"flip_rate\": %.9f, \"saturated\": %.9f, \"eta\": %.9g, \"wire_bytes_per_weight\": %.6f, \"wire_bytes\": {%s}}\n",
+          "\"flip_rate\": %.9f, \"saturated\": %.9f, \"eta\": %.9g, \"wire_bytes_per_weight\": %.6f, \"wire_bytes\": {%s}, "
+          "\"skipped\": %lld}\n",
           (long long)r->step, m->interval_bpb / steps, val_json, rate, 1000.0 * seconds / steps, flip_rate,
           (double)r->saturated / (double)m->weights, (double)arb_trainer_eta(cfg, r->step), (double)sent / (double)m->weights,
-          wire_json);
+          wire_json, (long long)m->empty);
   ARB_REQUIRE(fflush(m->jsonl) == 0, ARB_ERR_IO, "metrics.jsonl: %s", strerror(errno));
   m->interval_start = arb_clock_seconds();
-  m->interval_steps = m->interval_flips = 0;
+  m->interval_steps = m->interval_flips = m->interval_targets = 0;
   m->interval_bpb = 0.0;
   return ARB_OK;
 }

@@ -10,7 +10,8 @@ typedef struct {
   int terminal;  /* console is a terminal: draw a progress bar */
   int64_t first_step;
   double start, interval_start;
-  int64_t weights, interval_steps, interval_flips;
+  int64_t weights, interval_steps, interval_flips, interval_targets;
+  int64_t empty; /* slots whose sample could not be decoded, in this process's life */
   double interval_bpb;
   int64_t last_save; /* step, or -1 */
 } arb_metrics;

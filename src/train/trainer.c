@@ -8,12 +8,13 @@
 #include "kernels/common/mix128.h"
 #include "kernels/lockstep/lockstep.h"
 #include "src/base/log.h"
-#include "src/train/save.h"
+#include "src/features/open.h"
+#include "src/train/media.h"
 
 #define ARITHMETIC_VERSION 2           /* raised whenever the same config would give other bits */
 #define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
 
-enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_LOSS, SUM_COUNT, SUM_READY, SUM_USED };
+enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_EMPTY, SUM_EMPTY_LAST, SUM_LOSS, SUM_COUNT, SUM_USED };
 
 void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size) {
   snprintf(path, size, "%s/%s%s%s", cfg->run.dir, cfg->run.name, leaf[0] ? "/" : "", leaf);
@@ -35,7 +36,20 @@ static arb_status make_identity(arb_trainer *t) {
   const size_t used = strlen(t->identity);
   char text[ARB_FINGERPRINT_CHARS] = "none";
   if (t->train.bytes) arb_fingerprint_print(&t->train.fingerprint, text);
-  snprintf(t->identity + used, size - used, "data.train.fingerprint=%s\narithmetic=%d\n", text, ARITHMETIC_VERSION);
+  int n = 0; /* a run on texts has the lines that it always had */
+  if (t->media) {
+    arb_fingerprint pairs;
+    arb_pairs_fingerprint(&t->media->train, &pairs);
+    if (t->media->train.count) arb_fingerprint_print(&pairs, text);
+    n = snprintf(t->identity + used, size - used, "data.pairs.fingerprint=%s\n", text);
+    for (int k = 0; k < ARB_MEDIA_KINDS; k++)
+      if (t->media->encoder[k])
+        n += snprintf(t->identity + used + n, size - used - (size_t)n, "encoder.%s=%s; %s\n", arb_media_name((arb_media_kind)k),
+                      t->media->encoder[k]->key, ARB_FEATURES_FORM);
+    snprintf(text, sizeof text, "none");
+  }
+  snprintf(t->identity + used + n, size - used - (size_t)n, "data.train.fingerprint=%s\narithmetic=%d\n", text,
+           ARITHMETIC_VERSION);
   return ARB_OK;
 }
 
@@ -49,29 +63,43 @@ static arb_status load_text(const arb_config *cfg, const char *key, const char *
   return blame(arb_text_load(path, out), cfg, key);
 }
 
+/* Adds what a config's encoders will give; a trainer's own encoders replace it. */
+static void extend_spec(const arb_config *cfg, arb_model_spec *spec) {
+  const int on[ARB_FEATURE_KINDS] = {cfg->model.image, cfg->model.audio};
+  for (int k = 0; k < ARB_FEATURE_KINDS; k++) {
+    int64_t rows, width;
+    if (!on[k]) continue;
+    arb_features_shape(k, &rows, &width);
+    spec->features[k].windows = rows - ARB_FEATURE_SPAN + 1;
+    spec->features[k].width = width;
+    spec->context += spec->features[k].windows;
+  }
+  spec->rows_per_grain = cfg->train.sequences / cfg->train.grains * spec->context;
+}
+
 arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, int ranks) {
   const int64_t local = arb_place_grains(cfg->train.grains, rank, ranks).count;
   const int together = on_device || cfg->train.fused_update;
   const int64_t wanted = cfg->run.grains_at_once ? cfg->run.grains_at_once : (together ? local : 1);
-  return (arb_model_spec){.dim = cfg->model.dim,
-                          .embed_channels = cfg->model.embed_channels,
-                          .layers = cfg->model.layers,
-                          .glu_hidden = cfg->model.glu_hidden,
-                          .memory_zero = cfg->model.memory == ARB_CONFIG_MEMORY_ZERO,
-                          .context = cfg->train.context,
-                          .rows_per_grain = cfg->train.sequences / cfg->train.grains * cfg->train.context,
-                          .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
-                          .rank = rank,
-                          .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
-                          .guards = cfg->debug.guards,
-                          .fused_update = cfg->train.fused_update};
+  arb_model_spec spec = {.dim = cfg->model.dim,
+                         .embed_channels = cfg->model.embed_channels,
+                         .layers = cfg->model.layers,
+                         .glu_hidden = cfg->model.glu_hidden,
+                         .memory_zero = cfg->model.memory == ARB_CONFIG_MEMORY_ZERO,
+                         .context = cfg->train.context,
+                         .rows_per_grain = cfg->train.sequences / cfg->train.grains * cfg->train.context,
+                         .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
+                         .rank = rank,
+                         .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
+                         .fused_update = cfg->train.fused_update};
+  extend_spec(cfg, &spec);
+  return spec;
 }
 
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
   arb_exchange_wire(m, wire);
-  const int guards = m->spec.guards != 0; /* agreed upon after the update */
-  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count + guards);
+  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
 }
 
 /* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
@@ -96,24 +124,32 @@ static arb_status watch(arb_trainer *t) {
   return o.lockstep || o.finite ? arb_lockstep_attach(t->be, &o) : ARB_OK;
 }
 
-static arb_status prepare(arb_trainer *t, int data) {
+static arb_status load_texts(arb_trainer *t, int data) {
   const arb_config *c = t->cfg;
-  const int64_t sequences = c->train.sequences / c->train.grains, rows = sequences * c->train.context;
-  ARB_TRY(arb_config_check_ranks(c, t->comm->size));
-  ARB_REQUIRE(!t->be->on_device || t->comm->size == 1 || t->device_comm, ARB_ERR_UNSUPPORTED,
-              "%d ranks on GPUs need NCCL, which this build does not have", t->comm->size);
-  const arb_model_spec spec = arb_trainer_spec(c, t->be->on_device, t->comm->rank, t->comm->size);
-  const int64_t at_once = spec.grains_per_batch;
   if (data & ARB_TRAINER_TRAIN) {
     ARB_TRY(load_text(c, "data.train", c->data.train, &t->train));
-    ARB_TRY(blame(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences, sequences), c,
-                  "data.train"));
+    ARB_TRY(blame(arb_batches_init(&t->batches, &t->train, c->run.seed, c->train.context, c->train.sequences,
+                                   c->train.sequences / c->train.grains),
+                  c, "data.train"));
   }
   if ((data & ARB_TRAINER_VALID) && c->data.valid[0]) {
     int64_t offset;
     ARB_TRY(load_text(c, "data.valid", c->data.valid, &t->valid));
     ARB_TRY(blame(arb_batch_valid_offset(t->valid.length, c->train.context, 0, c->eval.sequences, &offset), c, "data.valid"));
   }
+  return ARB_OK;
+}
+
+static arb_status prepare(arb_trainer *t, int data) {
+  const arb_config *c = t->cfg;
+  const int64_t rows = c->train.sequences / c->train.grains * c->train.context;
+  ARB_TRY(arb_config_check_ranks(c, t->comm->size));
+  ARB_REQUIRE(!t->be->on_device || t->comm->size == 1 || t->device_comm, ARB_ERR_UNSUPPORTED,
+              "%d ranks on GPUs need NCCL, which this build does not have", t->comm->size);
+  arb_model_spec spec = arb_trainer_spec(c, t->be->on_device, t->comm->rank, t->comm->size);
+  if (t->media) arb_media_extend(t->media, &spec);
+  const int64_t at_once = spec.grains_per_batch;
+  if (!t->media) ARB_TRY(load_texts(t, data));
   ARB_TRY(make_identity(t));
   ARB_TRY(watch(t));
   ARB_TRY(arb_model_create(&spec, t->be, &t->model));
@@ -125,12 +161,18 @@ static arb_status prepare(arb_trainer *t, int data) {
   t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
   t->targets = calloc((size_t)(rows * at_once), sizeof *t->targets);
   t->sums = calloc((size_t)(SUM_USED + t->model->state.tensor_count), sizeof *t->sums);
-  ARB_REQUIRE(t->ids && t->targets && t->sums, ARB_ERR_NOMEM, "out of host memory");
-  return ARB_OK;
+  t->recorded_used = calloc((size_t)t->model->state.tensor_count, sizeof *t->recorded_used);
+  ARB_REQUIRE(t->ids && t->targets && t->sums && t->recorded_used, ARB_ERR_NOMEM, "out of host memory");
+  return t->media ? arb_media_allocate(t) : ARB_OK;
 }
 
 arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm, int data,
                               arb_trainer **out) {
+  return arb_trainer_create_encoded(cfg, be, comm, device_comm, data, NULL, out);
+}
+
+arb_status arb_trainer_create_encoded(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm, int data,
+                                      arb_encoder *encoders[2], arb_trainer **out) {
   arb_trainer *t = calloc(1, sizeof *t);
   arb_status st = t ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
   if (t) {
@@ -138,9 +180,11 @@ arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *
     t->be = be;
     t->comm = comm;
     t->device_comm = device_comm;
-    st = prepare(t, data);
   }
   st = arb_comm_agree(comm, st);
+  if (st == ARB_OK && (arb_config_paired(cfg) || cfg->model.image || cfg->model.audio)) st = arb_media_open(t, data, encoders);
+  if (st == ARB_OK) st = arb_comm_agree(comm, prepare(t, data));
+  for (int k = 0; k < ARB_MEDIA_KINDS && encoders; k++) arb_encoder_destroy(&encoders[k]); /* unless they were taken */
   if (st == ARB_OK) st = arb_trainer_same_everywhere(t);
   if (st != ARB_OK)
     arb_trainer_destroy(&t);
@@ -152,18 +196,19 @@ arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *
 void arb_trainer_destroy(arb_trainer **trainer) {
   if (!trainer || !*trainer) return;
   arb_trainer *t = *trainer;
-  arb_save_destroy(&t->save);
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
     for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
   }
   arb_model_destroy(&t->model);
+  arb_media_close(t);
   arb_text_deinit(&t->train);
   arb_text_deinit(&t->valid);
   free(t->identity);
   free(t->ids);
   free(t->targets);
   free(t->sums);
+  free(t->recorded_used);
   free(t);
   *trainer = NULL;
 }
@@ -197,7 +242,7 @@ static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
   ARB_TRY(arb_trainer_recorded(t, &t->batches_recorded[0], forward, w));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   t->sums[SUM_NONFINITE] = nonfinite;
-  return nonfinite ? ARB_OK : arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_ALL], backward, w);
+  return nonfinite ? ARB_OK : arb_trainer_counted(t, t->sums + SUM_USED, backward, w);
 }
 
 /* This rank's grains: votes, loss and counts are in the model afterwards. */
@@ -215,18 +260,21 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
     const int64_t first = mine.first + done * mine.stride;
     const arb_rows r = {m->spec.rows_per_grain, count, (int32_t)first, (int32_t)mine.stride};
     arb_pass p;
-    for (int32_t i = 0; i < count; i++)
+    if (t->media) ARB_TRY(arb_media_fill(t, step, count, &t->sums[SUM_EMPTY]));
+    for (int32_t i = 0; i < count && !t->media; i++)
       ARB_TRY(arb_batch_fill(&t->batches, step, first + i * mine.stride, t->ids + i * r.rows_per_grain,
                              t->targets + i * r.rows_per_grain));
-    ARB_TRY(arb_model_pass(m, &r, t->ids, t->targets, 1, t->vmax, &p));
+    ARB_TRY(arb_model_pass_features(m, &r, t->ids, t->targets, t->media ? t->media->features : NULL, 1, t->vmax, &p));
+    for (int j = 0; j < m->state.tensor_count; j++) {
+      const int kind = arb_model_tensor_kind(m, j);
+      t->sums[SUM_USED + j] += kind < 0 ? p.used : p.used_by[kind];
+    }
     pass_walk w = {m, &p};
     ARB_TRY(m->spec.fused_update ? forward_backward_fused(t, &w)
                                  : arb_trainer_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
-    for (int j = 0; j < m->state.tensor_count; j++) t->sums[SUM_USED + j] += count;
     done += count;
   }
   int nonfinite;
-  ARB_TRY(arb_model_check_guards(m));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   ARB_REQUIRE(
       !m->spec.fused_update || !nonfinite, ARB_ERR_NUMERIC,
@@ -252,19 +300,17 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   const arb_status mine = local_work(t, step);
   t->sums[SUM_FAILED] = mine != ARB_OK;
   t->sums[SUM_STOP] = t->stop && *t->stop;
-  t->sums[SUM_READY] = arb_save_ready(t, 0);
   ARB_TRY(arb_comm_all_reduce(t->comm, t->sums, slots, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
-  t->save_ready = t->sums[SUM_READY] == t->comm->size;
   if (t->sums[SUM_FAILED]) return arb_comm_agree(t->comm, mine);
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
               (long long)t->step);
+  if (t->media) ARB_TRY(arb_media_check(t, step, &t->sums[SUM_EMPTY]));
   if (!m->spec.fused_update) ARB_TRY(arb_trainer_exchange(t, t->sums + SUM_USED));
   if (!t->warm && t->be->ops.held(t->be) > t->model->kernel_work + t->model->kernel_scratch)
     arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
             t->model->kernel_work + t->model->kernel_scratch);
   t->warm = 1;
-  if (m->spec.guards) ARB_TRY(arb_comm_agree(t->comm, arb_model_check_guards(m)));
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
   if (m->spec.ranks) ARB_TRY(arb_comm_all_reduce(t->comm, flips, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
@@ -273,7 +319,9 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
                               .train_bpb = bits_per_byte(t->sums[SUM_LOSS], t->sums[SUM_COUNT]),
                               .flips = flips[0],
                               .saturated = flips[1],
-                              .stop = t->sums[SUM_STOP] != 0};
+                              .stop = t->sums[SUM_STOP] != 0,
+                              .targets = t->sums[SUM_COUNT],
+                              .empty = t->sums[SUM_EMPTY]};
   for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++)
     result->wire[k] = t->comm->payload[k] + (t->device_comm ? t->device_comm->payload[k] : 0);
   return ARB_OK;
@@ -304,6 +352,7 @@ static arb_status local_evaluation(arb_trainer *t, int64_t sums[2]) {
 
 arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb) {
   int64_t sums[2] = {0, 0};
+  if (t->media) return arb_media_evaluate(t, bpb);
   ARB_TRY(arb_comm_agree(t->comm, local_evaluation(t, sums)));
   ARB_TRY(arb_comm_all_reduce(t->comm, sums, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
   *bpb = bits_per_byte(sums[0], sums[1]);

@@ -23,7 +23,13 @@ typedef struct {
   int64_t saturated;                /* accumulators at the end of their range */
   int64_t wire[ARB_TRAFFIC__COUNT]; /* payload this rank handed to the transport, by kind; bytes */
   int stop;                         /* some rank was asked to stop */
+  double val_by[2];                 /* validation bits per byte of texts with an image alone, a recording alone; or negative */
+  int64_t targets;                  /* bytes that were predicted */
+  int64_t empty;                    /* slots whose sample could not be decoded */
 } arb_step_result;
+
+struct arb_media;
+struct arb_encoder;
 
 /* Parts of an update that a backend may record: all of it, or what lies between the collectives of sharded state. */
 typedef enum { ARB_UPDATE_ALL, ARB_UPDATE_ROWS, ARB_UPDATE_COLUMNS, ARB_UPDATE_SPREAD, ARB_UPDATE__COUNT } arb_update_part;
@@ -36,19 +42,18 @@ typedef struct {
   arb_model *model;
   arb_text train, valid;
   arb_batches batches;
-  char *identity; /* what a continuation depends on, as text; see docs/arithmetic.md */
-  int64_t step;   /* finished steps */
+  struct arb_media *media; /* samples of manifests, instead of texts; or NULL */
+  char *identity;          /* what a continuation depends on, as text; see docs/arithmetic.md */
+  int64_t step;            /* finished steps */
   int vmax;
   int32_t *ids, *targets;                                                           /* host, one batch */
   int64_t *sums;                                                                    /* host, the step's agreement */
   void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded[ARB_UPDATE__COUNT]; /* sequences, once a step has run */
+  int64_t *recorded_used;      /* host: the counts that the recorded update holds */
   int warm;                    /* a step has run: work memory has its size */
   size_t planned;              /* bytes that the plan said this rank would hold */
   volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
-  struct arb_save *save;       /* save.h; NULL until the first */
-  int save_ready;              /* the last step found every rank ready to advance the save on its way */
 } arb_trainer;
-typedef struct arb_save arb_save;
 
 typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
 
@@ -57,7 +62,12 @@ typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
  * starts from fresh weights. Errors on any rank fail all. */
 ARB_NODISCARD arb_status arb_trainer_create(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm,
                                             int data, arb_trainer **out);
-/* NULL-safe; nulls the handle. */
+/* The same with the caller's encoders of images and of recordings (either may be NULL) in place of those of [sidecars]; takes
+ * ownership of them, also on failure. */
+ARB_NODISCARD arb_status arb_trainer_create_encoded(const arb_config *cfg, arb_backend *be, arb_comm *comm,
+                                                    arb_comm *device_comm, int data, struct arb_encoder *encoders[2],
+                                                    arb_trainer **out);
+/* NULL-safe; nulls the handle. Collective where the run has encoders: ranks of a node share their weights. */
 void arb_trainer_destroy(arb_trainer **t);
 
 /* Step size in trit steps of step t = 1 .. steps: linear warm-up, then cosine down to 5 % of the peak. */
@@ -70,9 +80,15 @@ ARB_NODISCARD arb_status arb_trainer_step(arb_trainer *t, arb_step_result *resul
 /* Collective. Bits per byte on the fixed validation windows; the same bits on any rank count. */
 ARB_NODISCARD arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb);
 
+/* Collective; runs on manifests. Prints, on rank 0, bits a byte of texts and names (the last word of a text) with the right and
+ * with another sample's image or recording, and the share of names that are generated right. */
+ARB_NODISCARD arb_status arb_trainer_report(arb_trainer *t, FILE *out);
+
 /* Collective. The state digest as 32 hex digits: state arrays, seed, step, data position, identity. Equal on all ranks. */
 ARB_NODISCARD arb_status arb_trainer_digest(arb_trainer *t, char hex[33]);
 
+/* Collective. Saves to RUN/checkpoints; deletes old ones. Rank 0 writes. */
+ARB_NODISCARD arb_status arb_trainer_save(arb_trainer *t);
 /* Collective. Continues from the newest checkpoint that verifies; resumed_step = -1 if there is none. Rank 0 reads. */
 ARB_NODISCARD arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step);
 

@@ -16,6 +16,10 @@ void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]);
 /* Runs `work`, on backends that can by replaying what an earlier step recorded: its calls are the same every step. */
 ARB_NODISCARD arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, arb_status (*work)(arb_trainer *t, void *arg),
                                               void *arg);
+/* The same for ARB_UPDATE_ALL, which holds the counts of grains that used each tensor: a step with other counts (no image in a
+ * grain, say) is called directly. */
+ARB_NODISCARD arb_status arb_trainer_counted(arb_trainer *t, const int64_t *used, arb_status (*work)(arb_trainer *t, void *arg),
+                                             void *arg);
 /* Collective. Sums the votes of all ranks and updates the state; used[i]: grains in which tensor i had rows, every step the
  * same. */
 ARB_NODISCARD arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used);

@@ -16,8 +16,15 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "model.layers = 6",
                                                       "model.glu_hidden = 1408",
                                                       "model.memory = on",
+                                                      "model.image = no",
+                                                      "model.audio = no",
                                                       "data.train =",
                                                       "data.valid =",
+                                                      "data.pairs =",
+                                                      "data.valid_pairs =",
+                                                      "data.feature_cache =",
+                                                      "data.corrupt_limit = 16",
+                                                      "data.threads = 1",
                                                       "sidecars.dino =",
                                                       "sidecars.moonshine =",
                                                       "sidecars.vae =",
@@ -40,10 +47,10 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "sample.prompt =",
                                                       "sample.temperature = 0.8",
                                                       "sample.top_k = 40",
+                                                      "sample.image =",
+                                                      "sample.audio =",
                                                       "checkpoint.every = 0",
                                                       "checkpoint.keep = 2",
-                                                      "checkpoint.async = yes",
-                                                      "checkpoint.on_error = stop",
                                                       "checkpoint.resume = yes",
                                                       "dist.transport = auto",
                                                       "dist.shard_state = no",
@@ -51,8 +58,7 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "debug.poison = no",
                                                       "debug.synchronous = no",
                                                       "debug.outlier_log2 = 0",
-                                                      "debug.lockstep = no",
-                                                      "debug.guards = no"};
+                                                      "debug.lockstep = no"};
 
 /* Another legal value of every key, in the form in which it is printed. */
 static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
@@ -67,8 +73,15 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "model.layers=2",
                                                     "model.glu_hidden=96",
                                                     "model.memory=zero",
+                                                    "model.image=yes",
+                                                    "model.audio=yes",
                                                     "data.train=/d/t",
                                                     "data.valid=/d/v",
+                                                    "data.pairs=/d/p",
+                                                    "data.valid_pairs=/d/q",
+                                                    "data.feature_cache=/d/c",
+                                                    "data.corrupt_limit=0",
+                                                    "data.threads=64",
                                                     "sidecars.dino=synthetic",
                                                     "sidecars.moonshine=/d/m",
                                                     "sidecars.vae=/d/v",
@@ -91,10 +104,10 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "sample.prompt=\"a \\\"b\\n\"",
                                                     "sample.temperature=0.0001",
                                                     "sample.top_k=297",
+                                                    "sample.image=/d/i",
+                                                    "sample.audio=/d/a",
                                                     "checkpoint.every=3",
                                                     "checkpoint.keep=1",
-                                                    "checkpoint.async=no",
-                                                    "checkpoint.on_error=continue",
                                                     "checkpoint.resume=no",
                                                     "dist.transport=mpi",
                                                     "dist.shard_state=yes",
@@ -102,8 +115,7 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "debug.poison=yes",
                                                     "debug.synchronous=yes",
                                                     "debug.outlier_log2=20",
-                                                    "debug.lockstep=yes",
-                                                    "debug.guards=yes"};
+                                                    "debug.lockstep=yes"};
 
 /* The value of "section.key" in a resolved text, in out. */
 static bool value_in(const char *text, const char *key, char *out, size_t size) {
@@ -330,7 +342,9 @@ static void test_identity(void **state) {
     if (strcmp(key, "train.sequences=") == 0) both[0] = "train.sequences=72";
     arb_assert_ok(arb_config_load(&cfg, NULL, both, n));
     arb_assert_ok(arb_config_identity(&cfg, text, sizeof text));
-    if ((strcmp(base, text) != 0) != (strstr(want, key) != NULL)) fail_msg("%s: identity is\n%s", others[i], text);
+    const int when_set = strcmp(key, "model.image=") == 0 || strcmp(key, "model.audio=") == 0;
+    if (when_set && strstr(text, others[i]) == NULL) fail_msg("%s: identity is\n%s", others[i], text);
+    if ((strcmp(base, text) != 0) != (when_set || strstr(want, key) != NULL)) fail_msg("%s: identity is\n%s", others[i], text);
   }
   /* The last bit of a float counts. */
   arb_assert_ok(set(&cfg, "train.peak=0.120000005"));
@@ -384,6 +398,35 @@ static void test_check(void **state) {
   assert_non_null(strstr(arb_fail_message(), "default: model.dim: expected a whole number from 32 to 65536, a multiple of 32"));
   assert_non_null(strstr(arb_fail_message(), "train.vote_bits: not available in this build; expected 8"));
   arb_fail_clear();
+}
+
+/* Manifests, encoders and samples of images and recordings. */
+static void test_check_media(void **state) {
+  (void)state;
+  const unsigned both = ARB_CONFIG_NEED_TRAIN | ARB_CONFIG_NEED_VALID;
+  arb_config cfg;
+  const char *const good[] = {"data.pairs=/p", "data.valid_pairs=/q", "model.audio=yes", "sidecars.moonshine=synthetic",
+                              "sample.audio=/a"};
+  arb_assert_ok(arb_config_load(&cfg, NULL, good, 5));
+  arb_assert_ok(arb_config_check(&cfg, both));
+  const char *const text[] = {"data.pairs=/p", "data.train=/t"};
+  arb_assert_ok(arb_config_load(&cfg, NULL, text, 2));
+  arb_assert_fails(arb_config_check(&cfg, 0), ARB_ERR_CONFIG, "--set data.train: data.train and a manifest of pairs are given");
+  arb_assert_ok(arb_config_load(&cfg, NULL, text, 1));
+  arb_assert_ok(arb_config_check(&cfg, ARB_CONFIG_NEED_TRAIN));
+  arb_assert_fails(arb_config_check(&cfg, both), ARB_ERR_CONFIG, "data.valid_pairs: needed for evaluation");
+  const char *const valid[] = {"data.valid_pairs=/p"};
+  arb_assert_ok(arb_config_load(&cfg, NULL, valid, 1));
+  arb_assert_fails(arb_config_check(&cfg, ARB_CONFIG_NEED_TRAIN), ARB_ERR_CONFIG, "data.pairs: needed for training");
+  const char *const image[] = {"model.image=yes"};
+  arb_assert_ok(arb_config_load(&cfg, NULL, image, 1));
+  arb_assert_fails(arb_config_check(&cfg, both), ARB_ERR_CONFIG, "model.image = yes needs data.pairs");
+  arb_assert_fails(arb_config_check(&cfg, 0), ARB_ERR_CONFIG,
+                   "needs sidecars.dino: a folder of weights, or the word synthetic");
+  const char *const sample[] = {"sample.image=/i"};
+  arb_assert_ok(arb_config_load(&cfg, NULL, sample, 1));
+  arb_assert_fails(arb_config_check(&cfg, 0), ARB_ERR_CONFIG,
+                   "--set sample.image: sample.image is given, but model.image = no");
 }
 
 static void test_check_ranks(void **state) {
@@ -449,6 +492,7 @@ int main(void) {
       cmocka_unit_test(test_small_buffers),
       cmocka_unit_test_setup_teardown(test_longest_text, folder_setup, folder_teardown),
       cmocka_unit_test(test_full_disk),
+      cmocka_unit_test(test_check_media),
       cmocka_unit_test(test_help),
       cmocka_unit_test(test_identity),
       cmocka_unit_test_setup_teardown(test_rules, folder_setup, folder_teardown),

@@ -42,7 +42,7 @@ typedef struct {
 
 static features features_of(arb_encoder *e, const char *bytes) {
   features f;
-  arb_assert_ok(arb_encoder_run(e, (const unsigned char *)bytes, strlen(bytes), f.q, f.s));
+  arb_assert_ok(arb_encoder_run(e, "x.wav", (const unsigned char *)bytes, strlen(bytes), f.q, f.s));
   return f;
 }
 static int get(arb_feature_cache *c, uint64_t hash, features *f) {
@@ -150,7 +150,7 @@ static void test_writers(void **state) {
     for (int i = 0; i < SAMPLES * ROUNDS; i++) {
       char text[2] = {(char)('a' + (i + w) % SAMPLES), 0};
       features f;
-      if (arb_encoder_run(e, (const unsigned char *)text, 1, f.q, f.s) != ARB_OK) _exit(1);
+      if (arb_encoder_run(e, "x.wav", (const unsigned char *)text, 1, f.q, f.s) != ARB_OK) _exit(1);
       put(c, (uint64_t)(i + w) % SAMPLES, &f);
     }
     _exit(c->writes == SAMPLES * ROUNDS ? 0 : 2);
@@ -247,7 +247,7 @@ static void test_feed(void **state) {
       int8_t q[TINY_AUDIO_ROWS * TINY_AUDIO_WIDTH];
       float scale[TINY_AUDIO_ROWS];
       const char word[2] = {(char)('a' + want), 0};
-      arb_assert_ok(arb_encoder_run(e, (const unsigned char *)word, 1, q, scale));
+      arb_assert_ok(arb_encoder_run(e, "x.wav", (const unsigned char *)word, 1, q, scale));
       assert_memory_equal(s->q[ARB_MEDIA_AUDIO], q, sizeof q);
       assert_memory_equal(s->s[ARB_MEDIA_AUDIO], scale, sizeof scale);
     }

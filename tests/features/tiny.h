@@ -15,9 +15,9 @@ typedef struct {
 
 static const tiny_shape tiny_image = {TINY_IMAGE_ROWS, TINY_IMAGE_WIDTH}, tiny_audio = {TINY_AUDIO_ROWS, TINY_AUDIO_WIDTH};
 
-static arb_status tiny_encode(void *ctx, const unsigned char *bytes, size_t size, float *out) {
+static arb_status tiny_encode(void *ctx, const char *name, const unsigned char *bytes, size_t size, float *out) {
   const tiny_shape *t = ctx;
-  ARB_REQUIRE(size > 0 && bytes[0] != 'X', ARB_ERR_DATA, "not a sample of this test");
+  ARB_REQUIRE(size > 0 && bytes[0] != 'X', ARB_ERR_DATA, "%s: not a sample of this test", name);
   for (int64_t i = 0; i < t->rows * t->width; i++)
     out[i] = (float)((bytes[(size_t)i % size] * 31 + (int)(i * 17)) % 101 - 50) * 0.04f;
   if (bytes[0] == 'N') out[3] = NAN;

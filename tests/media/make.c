@@ -74,7 +74,8 @@ void png_image(forge *f, uint32_t width, uint32_t height, int depth, int colour,
 
 /* ---- JPEG -------------------------------------------------------------------------------------------------------------- */
 
-void jpeg_image(forge *f, int width, int height, int components, bool progressive) {
+void jpeg_image(forge *f, int width, int height, int components, jpeg_scans scans) {
+  static const jpeg_scan_info each[3] = {{1, {0}, 0, 63, 0, 0}, {1, {1}, 0, 63, 0, 0}, {1, {2}, 0, 63, 0, 0}};
   struct jpeg_error_mgr errors;
   struct jpeg_compress_struct jpeg = {.err = jpeg_std_error(&errors)};
   unsigned char *bytes = NULL, *row = malloc((size_t)width * 4), *rgb = malloc((size_t)width * (size_t)height * 3);
@@ -89,7 +90,11 @@ void jpeg_image(forge *f, int width, int height, int components, bool progressiv
   jpeg.in_color_space = components == 1 ? JCS_GRAYSCALE : components == 3 ? JCS_RGB : JCS_CMYK;
   jpeg_set_defaults(&jpeg);
   jpeg_set_quality(&jpeg, 100, TRUE);
-  if (progressive) jpeg_simple_progression(&jpeg);
+  if (scans == PROGRESSIVE) jpeg_simple_progression(&jpeg);
+  if (scans == SCAN_EACH) {
+    jpeg.scan_info = each;
+    jpeg.num_scans = components;
+  }
   jpeg_start_compress(&jpeg, TRUE);
   for (int y = 0; y < height; y++) {
     for (int i = 0; i < width * components; i++) {

@@ -2,7 +2,6 @@
 #ifndef ARB_TESTS_MEDIA_MAKE_H
 #define ARB_TESTS_MEDIA_MAKE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,8 +28,11 @@ void png_image(forge *f, uint32_t width, uint32_t height, int depth, int colour,
 
 /* ---- JPEG ---- */
 
+/* How the data are cut into scans: one; one a component; progressive. */
+typedef enum { ONE_SCAN, SCAN_EACH, PROGRESSIVE } jpeg_scans;
+
 /* components: 1 grey, 3 RGB, 4 CMYK, of the pattern. */
-void jpeg_image(forge *f, int width, int height, int components, bool progressive);
+void jpeg_image(forge *f, int width, int height, int components, jpeg_scans scans);
 /* Offset of the first marker FF `code`, or the end. */
 size_t jpeg_marker(const forge *f, int code);
 

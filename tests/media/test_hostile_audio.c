@@ -300,6 +300,14 @@ static void flac_headers(void **test) {
   }
 }
 
+/* A frame of 4096 samples is sound, the next is not: the message says where. */
+static void flac_corrupt_frame(void **test) {
+  forge f = {0};
+  make_flac(&f, *test, 6000);
+  f.bytes[f.used - 20] ^= 0x10;
+  refused(&f, "x.flac", "FLAC: corrupt near sample 4096: ");
+}
+
 /* Bytes of the frames, changed: the checksums of FLAC find it. And anything anywhere gives an answer. */
 static void flipped_bytes(void **test) {
   forge whole = {0};
@@ -338,11 +346,10 @@ static void flipped_bytes(void **test) {
 #define FOLDER(name) cmocka_unit_test_setup_teardown(name, folder_setup, folder_teardown)
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(other_files), FOLDER(no_regular_file),
-                                     cmocka_unit_test(wav_formats), cmocka_unit_test(wav_chunks),
-                                     cmocka_unit_test(not_finite),  cmocka_unit_test(wav_nested_lists),
-                                     cmocka_unit_test(too_long),    cmocka_unit_test(wav_truncated),
-                                     FOLDER(flac_truncated),        FOLDER(flac_headers),
-                                     FOLDER(flipped_bytes)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(other_files), FOLDER(no_regular_file),         cmocka_unit_test(wav_formats),
+      cmocka_unit_test(wav_chunks),  cmocka_unit_test(not_finite),    cmocka_unit_test(wav_nested_lists),
+      cmocka_unit_test(too_long),    cmocka_unit_test(wav_truncated), FOLDER(flac_truncated),
+      FOLDER(flac_headers),          FOLDER(flac_corrupt_frame),      FOLDER(flipped_bytes)};
   return cmocka_run_group_tests_name("hostile_audio", tests, NULL, NULL);
 }

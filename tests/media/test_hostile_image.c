@@ -58,7 +58,7 @@ static void other_files(void **test) {
   refused(&f, "photo.jpeg", "is a PNG file, by its name JPEG");
   png_image(&f, 1, 1, 8, 2, 0, NULL, 0, "\0\1\2\3", 4);
   refused(&f, "anim.GIF", "is a PNG file, by its name GIF");
-  jpeg_image(&f, 8, 8, 3, false);
+  jpeg_image(&f, 8, 8, 3, ONE_SCAN);
   refused(&f, "picture.PNG", "is a JPEG file, by its name PNG");
   (void)test;
 }
@@ -248,9 +248,9 @@ static void png_truncated(void **test) {
 enum { SOF0 = 0xc0, SOF2 = 0xc2, DHT = 0xc4, EOI = 0xd9, SOS = 0xda, DQT = 0xdb };
 
 static void jpeg_truncated(void **test) {
-  for (int progressive = 0; progressive < 2; progressive++) {
+  for (int scans = ONE_SCAN; scans <= PROGRESSIVE; scans++) {
     forge whole = {0};
-    jpeg_image(&whole, 24, 16, 3, progressive);
+    jpeg_image(&whole, 24, 16, 3, (jpeg_scans)scans);
     for (size_t cut = 3; cut < whole.used; cut++) { /* the last one lacks the D9 of EOI, the one before all of it */
       forge f = {0};
       forge_bytes(&f, whole.bytes, cut);
@@ -284,7 +284,7 @@ static void jpeg_headers(void **test) {
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     forge f = {0};
-    jpeg_image(&f, 24, 16, 3, false);
+    jpeg_image(&f, 24, 16, 3, ONE_SCAN);
     const size_t at = jpeg_marker(&f, cases[i].marker) + (size_t)cases[i].at;
     assert_true(at < f.used);
     f.bytes[at] = cases[i].value;
@@ -314,13 +314,13 @@ static void jpeg_sizes(void **test) {
                {24, 64, "JPEG: "},
                {640, 480, "JPEG: "}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    jpeg_image(&f, 24, 16, 3, false);
+    jpeg_image(&f, 24, 16, 3, ONE_SCAN);
     set_size(&f, cases[i].width, cases[i].height);
     refused(&f, "x.jpg", cases[i].reason);
   }
   /* A second SOF with other sizes, behind the first. */
   forge whole = {0};
-  jpeg_image(&whole, 24, 16, 3, false);
+  jpeg_image(&whole, 24, 16, 3, ONE_SCAN);
   const size_t sof = jpeg_marker(&whole, SOF0), sof_bytes = 2 + (size_t)whole.bytes[sof + 3], sos = jpeg_marker(&whole, SOS);
   forge_bytes(&f, whole.bytes, sos);
   const size_t second = f.used;
@@ -330,23 +330,35 @@ static void jpeg_sizes(void **test) {
   free(whole.bytes);
   refused(&f, "x.jpg", "two SOF markers");
   /* Four components. */
-  jpeg_image(&f, 24, 16, 4, false);
+  jpeg_image(&f, 24, 16, 4, ONE_SCAN);
   refused(&f, "x.jpg", "JPEG: 4 colour components (CMYK), expected 1 (grey) or 3");
   (void)test;
 }
 
-/* A progressive file that repeats a scan: work without end in a small file. */
-static void jpeg_scans(void **test) {
-  forge whole = {0}, f = {0};
-  jpeg_image(&whole, 24, 16, 1, true);
-  const size_t sos = jpeg_marker(&whole, SOS);
-  size_t end = sos + 2;
-  while (!(whole.bytes[end] == 0xff && whole.bytes[end + 1] != 0)) end++; /* behind the first scan */
-  forge_bytes(&f, whole.bytes, sos);
-  for (int i = 0; i < 500; i++) forge_bytes(&f, whole.bytes + sos, end - sos);
-  forge_bytes(&f, whole.bytes + end, whole.used - end);
-  free(whole.bytes);
-  refused(&f, "x.jpg", "JPEG: ");
+/* Scans without end: each rewrites its component, in a file of some kilobytes. Repeated in a progressive file they contradict
+ * each other as well. */
+static void jpeg_repeated_scans(void **test) {
+  for (int kind = SCAN_EACH; kind <= PROGRESSIVE; kind++) {
+    for (int many = 50; many <= 500; many += 450) {
+      forge whole = {0}, f = {0};
+      arb_image image;
+      jpeg_image(&whole, 24, 16, 3, (jpeg_scans)kind);
+      const size_t sos = jpeg_marker(&whole, SOS);
+      size_t end = sos + 2;
+      while (!(whole.bytes[end] == 0xff && whole.bytes[end + 1] != 0)) end++; /* behind the first scan */
+      forge_bytes(&f, whole.bytes, sos);
+      for (int i = 0; i < many; i++) forge_bytes(&f, whole.bytes + sos, end - sos);
+      forge_bytes(&f, whole.bytes + end, whole.used - end);
+      free(whole.bytes);
+      if (kind == SCAN_EACH && many == 50) {
+        arb_assert_ok(arb_image_decode(f.bytes, f.used, "x.jpg", 24 * 16, &image));
+        arb_image_free(&image);
+        free(f.bytes);
+      } else {
+        refused(&f, "x.jpg", kind == SCAN_EACH ? "JPEG: more than 100 scans" : "JPEG: ");
+      }
+    }
+  }
   (void)test;
 }
 
@@ -355,7 +367,7 @@ static void flipped_bytes(void **test) {
   for (int kind = 0; kind < 3; kind++) {
     forge whole = {0};
     if (kind < 2) {
-      jpeg_image(&whole, 24, 16, 3, kind == 1);
+      jpeg_image(&whole, 24, 16, 3, kind == 1 ? PROGRESSIVE : ONE_SCAN);
     } else {
       unsigned char raw[4 * 13] = {0};
       png_image(&whole, 4, 4, 8, 2, 0, NULL, 0, raw, sizeof raw);
@@ -384,7 +396,7 @@ int main(void) {
       cmocka_unit_test(other_files),     FOLDER(no_regular_file),         cmocka_unit_test(png_headers),
       cmocka_unit_test(png_crc),         cmocka_unit_test(png_palettes),  cmocka_unit_test(png_pixels),
       cmocka_unit_test(png_huge_chunks), cmocka_unit_test(png_truncated), cmocka_unit_test(jpeg_truncated),
-      cmocka_unit_test(jpeg_headers),    cmocka_unit_test(jpeg_sizes),    cmocka_unit_test(jpeg_scans),
+      cmocka_unit_test(jpeg_headers),    cmocka_unit_test(jpeg_sizes),    cmocka_unit_test(jpeg_repeated_scans),
       cmocka_unit_test(flipped_bytes)};
   return cmocka_run_group_tests_name("hostile_image", tests, NULL, NULL);
 }

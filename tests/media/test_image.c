@@ -113,7 +113,7 @@ static void kinds_of_jpeg(void **test) {
   for (int kind = 0; kind < 4; kind++) {
     forge f = {0};
     const int components = kind < 2 ? 3 : 1;
-    jpeg_image(&f, 33, 17, components, kind % 2 == 1);
+    jpeg_image(&f, 33, 17, components, kind % 2 == 1 ? PROGRESSIVE : SCAN_EACH);
     arb_assert_ok(arb_image_decode(f.bytes, f.used, kind % 2 ? "photo.JPEG" : "photo.jpg", 33 * 17, &image));
     assert_true(image.width == 33 && image.height == 17);
     unsigned char rgb[33 * 17 * 3];

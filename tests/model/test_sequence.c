@@ -131,6 +131,9 @@ static void test_places(void **state) {
     }
     assert_int_equal(at, (j + 1) * CONTEXT);
   }
+  assert_int_equal(p.used, GRAINS);
+  assert_int_equal(p.used_by[ARB_FEATURE_IMAGE], 1); /* sequences 0 and 1 are one grain */
+  assert_int_equal(p.used_by[ARB_FEATURE_AUDIO], 2);
   assert_true(arb_model_position_weight(&m->spec) == 0x1p-4f); /* 12 text rows a grain */
   assert_int_equal(arb_model_tensor_kind(m, 0), ARB_FEATURE_IMAGE);
   assert_int_equal(arb_model_tensor_kind(m, 1), ARB_FEATURE_AUDIO);
