@@ -1,5 +1,7 @@
 #include "src/base/arena.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void arb_arena_measure(arb_arena *a, const char *name) { arb_arena_assign(a, name, NULL, SIZE_MAX); }
@@ -11,10 +13,50 @@ void arb_arena_assign(arb_arena *a, const char *name, void *base, size_t capacit
   a->capacity = capacity;
 }
 
-void *arb_arena_take(arb_arena *a, arb_dtype type, int64_t count) {
+static void note(arb_arena *a, size_t at, size_t bytes, arb_guard_zone zone) {
+  arb_guards *g = a->guards;
+  if (a->base == NULL || at + bytes > a->capacity) return;
+  if (g->count == g->capacity) {
+    const int capacity = g->capacity ? 2 * g->capacity : 256;
+    arb_guard_zone *grown = realloc(g->zone, (size_t)capacity * sizeof *grown);
+    if (grown == NULL) {
+      g->lost++;
+      return;
+    }
+    g->zone = grown;
+    g->capacity = capacity;
+  }
+  zone.arena = a->name;
+  zone.at = a->base + at;
+  zone.bytes = bytes;
+  zone.pattern = a->pattern;
+  memcpy(zone.owner, a->owner, sizeof zone.owner);
+  g->zone[g->count++] = zone;
+}
+
+void arb_arena_guard(arb_arena *a, arb_guards *g, unsigned char pattern) {
+  a->guards = g;
+  a->pattern = pattern;
+  note(a, a->used, ARB_ARENA_ALIGN, (arb_guard_zone){.file = NULL});
+  a->used += ARB_ARENA_ALIGN;
+  if (a->used > a->peak) a->peak = a->used;
+}
+
+void arb_arena_owner(arb_arena *a, const char *owner) { snprintf(a->owner, sizeof a->owner, "%s", owner); }
+
+void arb_guards_deinit(arb_guards *g) {
+  free(g->zone);
+  memset(g, 0, sizeof *g);
+}
+
+void *arb_arena_take_at(arb_arena *a, arb_dtype type, int64_t count, const char *file, int line) {
   const size_t bytes = (size_t)count * arb_dtype_size(type);
-  const size_t padded = (bytes + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN;
+  size_t padded = (bytes + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN;
   const size_t at = a->used;
+  if (a->guards) {
+    padded += ARB_ARENA_ALIGN;
+    note(a, at + bytes, padded - bytes, (arb_guard_zone){.file = file, .line = line, .type = type, .count = count});
+  }
   a->used += padded;
   a->payload[type] += bytes;
   if (a->used > a->peak) a->peak = a->used;

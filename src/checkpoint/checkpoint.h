@@ -79,7 +79,8 @@ ARB_NODISCARD arb_status arb_ckpt_prepare(const char *dir, int64_t step, char fo
 
 /* What one writer wrote: one block of memory without pointers, to be sent as bytes between equal builds. free() it. */
 typedef struct arb_ckpt_part arb_ckpt_part;
-size_t arb_ckpt_part_bytes(const arb_ckpt_part *part);
+size_t arb_ckpt_part_bytes(const arb_ckpt_part *part);       /* of the block */
+int64_t arb_ckpt_part_file_bytes(const arb_ckpt_part *part); /* of the file that it describes */
 ARB_NODISCARD arb_status arb_ckpt_write(const char *dir, const char *folder, const arb_ckpt_world *world,
                                         const arb_ckpt_meta *meta, const arb_ckpt_array *arrays, int count,
                                         arb_ckpt_part **part);

@@ -180,6 +180,7 @@ static arb_status write_part(const char *dir, const char *folder, const arb_ckpt
 }
 
 size_t arb_ckpt_part_bytes(const arb_ckpt_part *part) { return (size_t)part->size; }
+int64_t arb_ckpt_part_file_bytes(const arb_ckpt_part *part) { return (int64_t)part->bytes; }
 
 arb_status arb_ckpt_write(const char *dir, const char *folder, const arb_ckpt_world *world, const arb_ckpt_meta *meta,
                           const arb_ckpt_array *arrays, int count, arb_ckpt_part **out) {

@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 55,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 58,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -40,6 +40,7 @@ enum {
 enum { ARB_CONFIG_DEVICE_AUTO, ARB_CONFIG_DEVICE_REF, ARB_CONFIG_DEVICE_CPU, ARB_CONFIG_DEVICE_CUDA };
 enum { ARB_CONFIG_ISA_AUTO, ARB_CONFIG_ISA_SCALAR, ARB_CONFIG_ISA_AVX2, ARB_CONFIG_ISA_AVX512 };
 enum { ARB_CONFIG_MEMORY_ON, ARB_CONFIG_MEMORY_ZERO };
+enum { ARB_CONFIG_ON_ERROR_STOP, ARB_CONFIG_ON_ERROR_CONTINUE };
 enum { ARB_CONFIG_TRANSPORT_AUTO, ARB_CONFIG_TRANSPORT_SINGLE, ARB_CONFIG_TRANSPORT_MPI };
 
 /* Meanings, ranges and units: table.c, or arb_config_help. Plain data: may be copied, sent as bytes between equal builds,
@@ -87,6 +88,8 @@ typedef struct arb_config {
   } sample;
   struct {
     int64_t every, keep;
+    bool async;
+    int on_error; /* ARB_CONFIG_ON_ERROR_* */
     bool resume;
   } checkpoint;
   struct {
@@ -95,7 +98,7 @@ typedef struct arb_config {
     int64_t timeout_s;
   } dist;
   struct {
-    bool poison, synchronous, lockstep;
+    bool poison, synchronous, lockstep, guards;
     int64_t outlier_log2;
   } debug;
   char origin[ARB_CONFIG_KEYS][ARB_CONFIG_ORIGIN]; /* by table row; read it through arb_config_origin */

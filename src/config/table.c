@@ -21,6 +21,8 @@ static const arb_config_choice transports[] = {{"auto", ARB_CONFIG_TRANSPORT_AUT
                                                {"single", ARB_CONFIG_TRANSPORT_SINGLE, false},
                                                {"mpi", ARB_CONFIG_TRANSPORT_MPI, false},
                                                {NULL, 0, false}};
+static const arb_config_choice on_errors[] = {
+    {"stop", ARB_CONFIG_ON_ERROR_STOP, false}, {"continue", ARB_CONFIG_ON_ERROR_CONTINUE, false}, {NULL, 0, false}};
 static const arb_config_choice vote_widths[] = {{"8", 8, false}, {"16", 16, true}, {NULL, 0, false}};
 
 #define AT(s, k) .section = #s, .name = #k, .offset = offsetof(arb_config, s.k), .size = sizeof(((arb_config *)0)->s.k)
@@ -117,6 +119,10 @@ const arb_config_row arb_config_rows[] = {
 
     {INT(checkpoint, every, 0, 0, MANY, 1), .unit = "steps", .meaning = "distance of checkpoints; 0 = never"},
     {INT(checkpoint, keep, 2, 1, MANY, 1), .unit = "checkpoints", .meaning = "newest verified checkpoints that are kept"},
+    {FLAG(checkpoint, async, true),
+     .meaning = "write checkpoints while training goes on, from a copy in host memory; no: training waits"},
+    {WORD(checkpoint, on_error, ARB_CONFIG_ON_ERROR_STOP, on_errors),
+     .meaning = "a checkpoint that cannot be written ends the run, or is a warning; the last one of a run always ends it"},
     {FLAG(checkpoint, resume, true), .meaning = "continue from the newest checkpoint of the run folder that verifies"},
 
     {WORD(dist, transport, ARB_CONFIG_TRANSPORT_AUTO, transports),
@@ -132,6 +138,8 @@ const arb_config_row arb_config_rows[] = {
     {INT(debug, outlier_log2, 0, 0, 127, 1), .meaning = "with synchronous: report magnitudes above 2^this; 0 = none"},
     {FLAG(debug, lockstep, false), .meaning = "run the reference beside the device, operation by operation on the same inputs, "
                                               "and name the first element that differs"},
+    {FLAG(debug, guards, false),
+     .meaning = "leave a guard zone behind every array and look at it in every step; an array that was overrun is named"},
 };
 _Static_assert(sizeof arb_config_rows / sizeof arb_config_rows[0] == ARB_CONFIG_KEYS, "ARB_CONFIG_KEYS counts the rows");
 

@@ -92,6 +92,7 @@ arb_status arb_model_create(const arb_model_spec *spec, arb_backend *be, arb_mod
   m->be = be;
   arb_state_init(&m->state, be);
   m->state.shared_votes = spec->fused_update;
+  m->state.guards = spec->guards ? &m->guards : NULL;
   const arb_status st = build(m);
   if (st != ARB_OK)
     arb_model_destroy(&m);
@@ -108,6 +109,7 @@ void arb_model_destroy(arb_model **model) {
   for (int i = 0; i <= ARB_FEATURE_KINDS; i++) free(m->parts[i]);
   free(m->host_rows);
   free(m->fused.done);
+  arb_guards_deinit(&m->guards);
   arb_state_deinit(&m->state);
   m->be->ops.free(m->be, m->activation_memory);
   m->be->ops.free(m->be, m->work_memory);
@@ -121,7 +123,10 @@ void arb_model_destroy(arb_model **model) {
 static void carve(arb_model *m) {
   const arb_model_spec *c = &m->spec;
   const arb_shape shape = {c->rows_per_grain * c->grains_per_batch, c->grains_per_batch, c->dim};
-  for (int i = 0; i < m->module_count; i++) m->modules[i]->ops->layout(m->modules[i], &shape, &m->activations);
+  for (int i = 0; i < m->module_count; i++) {
+    arb_arena_owner(&m->activations, m->modules[i]->name);
+    m->modules[i]->ops->layout(m->modules[i], &shape, &m->activations);
+  }
 
   int64_t n = 0, k = 0, d = 0, uses = 0, members = 0, columns = 0, largest = 0;
   for (int i = 0; i < m->state.tensor_count; i++) {
@@ -137,6 +142,9 @@ static void carve(arb_model *m) {
   }
   const int64_t widest = n > k ? n : k; /* the input's embedding gradient is as wide as its projection's input */
   m->widest = widest;
+  arb_arena_owner(&m->work, "all modules");
+  arb_arena_owner(&m->update, "all tensors");
+  arb_arena_owner(&m->constants, "all layers");
   arb_arena *a = &m->work;
   m->ids = arb_arena_take(a, ARB_I32, shape.rows);
   m->targets = arb_arena_take(a, ARB_I32, shape.rows);
@@ -179,12 +187,45 @@ static void carve(arb_model *m) {
   m->bias = arb_arena_take(&m->constants, ARB_F32, shape.dim);
 }
 
+static const char *base_name(const char *path) { return strrchr(path, '/') ? strrchr(path, '/') + 1 : path; }
+
+static void guard(arb_model *m) {
+  arb_arena *const arena[] = {&m->activations, &m->work, &m->constants, &m->update};
+  for (int i = 0; m->spec.guards && i < 4; i++) arb_arena_guard(arena[i], &m->guards, ARB_GUARD_PATTERN);
+}
+
+static arb_status write_guards(arb_model *m) {
+  for (int i = 0; i < m->guards.count; i++) {
+    const arb_guard_zone *z = &m->guards.zone[i];
+    ARB_TRY(m->be->ops.fill(m->be, z->at, z->pattern, z->bytes));
+  }
+  return ARB_OK;
+}
+
+arb_status arb_model_check_guards(arb_model *m) {
+  unsigned char seen[2 * ARB_ARENA_ALIGN];
+  for (int i = 0; i < m->guards.count; i++) {
+    const arb_guard_zone *z = &m->guards.zone[i];
+    ARB_TRY(m->be->ops.download(m->be, seen, z->at, z->bytes));
+    for (size_t j = 0; j < z->bytes; j++) {
+      if (seen[j] == z->pattern) continue;
+      ARB_REQUIRE(z->file, ARB_ERR_ARG, "guard zone before the first array of %s: byte %zu of it was overwritten with 0x%02x",
+                  z->arena, j, seen[j]);
+      return ARB_FAIL(
+          ARB_ERR_ARG, "guard zone of %s, %s: %lld x %s taken at %s:%d: byte %zu past its end was overwritten with 0x%02x",
+          z->arena, z->owner, (long long)z->count, arb_dtype_name(z->type), base_name(z->file), z->line, j, seen[j]);
+    }
+  }
+  return ARB_OK;
+}
+
 void arb_model_measure(arb_model *m) {
   arb_state_measure(&m->state);
   arb_arena_measure(&m->activations, "activations");
   arb_arena_measure(&m->work, "work");
   arb_arena_measure(&m->constants, "constants");
   arb_arena_measure(&m->update, "update");
+  guard(m);
   carve(m);
   m->kernel_work = 0;
   for (int i = 0; i < m->state.tensor_count; i++) {
@@ -212,9 +253,12 @@ arb_status arb_model_allocate(arb_model *m) {
     ARB_TRY(be->ops.fill(be, *block[i].memory, 0, bytes));
     arb_arena_assign(block[i].arena, block[i].arena->name, *block[i].memory, bytes);
   }
+  guard(m);
   carve(m);
   for (size_t i = 0; i < sizeof block / sizeof block[0]; i++) ARB_TRY(arb_arena_check(block[i].arena));
   ARB_TRY(be->ops.reserve(be, m->kernel_work, m->widest));
+  ARB_REQUIRE(m->guards.lost == 0, ARB_ERR_NOMEM, "out of host memory");
+  ARB_TRY(write_guards(m));
 
   if (has_features(&m->spec)) {
     m->host_rows = calloc((size_t)(2 * m->spec.rows_per_grain * m->spec.grains_per_batch), sizeof *m->host_rows);
@@ -372,7 +416,9 @@ arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax) {
 
 arb_status arb_model_poison(arb_model *m) {
   arb_backend *be = m->be;
+  ARB_TRY(arb_model_check_guards(m)); /* before their zones are written anew */
   ARB_TRY(be->ops.fill(be, m->activation_memory, 0xff, m->activations.peak));
   if (m->spec.ranks) ARB_TRY(be->ops.fill(be, m->state.shard.exchange_memory, 0xff, m->state.shard.exchange.peak));
-  return be->ops.fill(be, m->work_memory, 0xff, m->work.peak);
+  ARB_TRY(be->ops.fill(be, m->work_memory, 0xff, m->work.peak));
+  return write_guards(m);
 }

@@ -18,6 +18,7 @@ typedef struct {
   int64_t rows_per_grain;   /* a multiple of context */
   int32_t grains_per_batch; /* grains that travel together */
   int rank, ranks;          /* sharded state: rows are dealt to this many ranks; ranks = 0: the whole state is here */
+  int guards;               /* leave guard zones around every array (debugging) */
   int fused_update;         /* tensors take their step during the backward pass of the only batch of a step */
 } arb_model_spec;
 
@@ -51,6 +52,7 @@ typedef struct {
   arb_work buffers;
   arb_update_work update_work;
   arb_fused fused;
+  arb_guards guards; /* of all arenas, once allocated with spec.guards */
 } arb_model;
 
 /* Declares everything; allocates no device memory. be is borrowed. */
@@ -83,6 +85,8 @@ ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
 /* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. Not
  * with sharded state: there ranks meet between the parts (arb_shard_rows ...). */
 ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);
+/* Looks at every guard zone. ARB_ERR_ARG names the array that was overrun (or underrun), and the first byte. */
+ARB_NODISCARD arb_status arb_model_check_guards(arb_model *m);
 /* Fills activations and work memory with a NaN pattern: nothing in it may live across steps. */
 ARB_NODISCARD arb_status arb_model_poison(arb_model *m);
 /* Loss weight of one position: 2^-ceil(log2(text rows of a grain)). */

@@ -33,6 +33,8 @@ void arb_shard_carve(arb_state *s) {
     arb_tensor *t = s->tensors[i];
     arb_stack *w = &t->w, *own = &t->own;
     const arb_row_slice rows = arb_place_rows(w->n, h->rank, h->ranks);
+    arb_arena *const arena[] = {&s->state, &s->votes, &h->copies, &h->exchange};
+    for (int j = 0; j < 4; j++) arb_arena_owner(arena[j], t->name);
     w->code = NULL;
     w->r = NULL;
     w->e = arb_arena_take(&s->state, ARB_I8, w->n);
@@ -47,7 +49,10 @@ void arb_shard_carve(arb_state *s) {
     own->p = past(h->p, t->p_at);
     own->votes = arb_arena_take(&h->exchange, ARB_I8, t->most * w->k);
   }
-  for (int i = 0; i < s->norm_count; i++) s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);
+  for (int i = 0; i < s->norm_count; i++) {
+    arb_arena_owner(&s->state, s->norms[i]->name);
+    s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);
+  }
 }
 
 void arb_shard_carve_sums(arb_state *s, arb_arena *update) {

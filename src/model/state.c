@@ -98,6 +98,8 @@ static void carve(arb_state *s) {
   }
   for (int i = 0; i < s->tensor_count; i++) {
     arb_stack *w = &s->tensors[i]->w;
+    arb_arena_owner(&s->state, s->tensors[i]->name);
+    arb_arena_owner(&s->votes, s->tensors[i]->name);
     w->code = arb_arena_take(&s->state, ARB_U8, w->n * w->k);
     w->e = arb_arena_take(&s->state, ARB_I8, w->n);
     w->p = arb_arena_take(&s->state, ARB_I8, w->n);
@@ -108,10 +110,24 @@ static void carve(arb_state *s) {
     largest = w->n * w->k > largest ? w->n * w->k : largest;
   }
   if (s->shared_votes) {
+    arb_arena_owner(&s->votes, "the shared buffer");
     int8_t *votes = arb_arena_take(&s->votes, ARB_I8, largest);
     for (int i = 0; i < s->tensor_count; i++) s->tensors[i]->w.votes = votes;
   }
-  for (int i = 0; i < s->norm_count; i++) s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);
+  for (int i = 0; i < s->norm_count; i++) {
+    arb_arena_owner(&s->state, s->norms[i]->name);
+    s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);
+  }
+}
+
+/* Votes are summed over ranks with the gaps between them, which must be zero. */
+static void guard(arb_state *s) {
+  if (!s->guards) return;
+  arb_arena_guard(&s->state, s->guards, ARB_GUARD_PATTERN);
+  arb_arena_guard(&s->votes, s->guards, 0);
+  if (!s->shard.ranks) return;
+  arb_arena_guard(&s->shard.copies, s->guards, ARB_GUARD_PATTERN);
+  arb_arena_guard(&s->shard.exchange, s->guards, ARB_GUARD_PATTERN);
 }
 
 void arb_state_measure(arb_state *s) {
@@ -119,6 +135,7 @@ void arb_state_measure(arb_state *s) {
   arb_arena_measure(&s->votes, "votes");
   arb_arena_measure(&s->shard.copies, "copies");
   arb_arena_measure(&s->shard.exchange, "exchange");
+  guard(s);
   carve(s);
 }
 
@@ -138,6 +155,7 @@ arb_status arb_state_allocate(arb_state *s) {
     ARB_TRY(s->be->ops.fill(s->be, *block[i].memory, 0, bytes));
     arb_arena_assign(block[i].arena, block[i].arena->name, *block[i].memory, bytes);
   }
+  guard(s);
   carve(s);
   for (int i = 0; i < count; i++) ARB_TRY(arb_arena_check(block[i].arena));
   return ARB_OK;

@@ -75,7 +75,8 @@ typedef struct {
   int norm_count;
   arb_arena state, votes;
   arb_shard shard;
-  int shared_votes; /* one vote buffer, as large as the largest stack, serves all tensors in turn; set before measuring */
+  arb_guards *guards; /* for the arenas, or NULL; set before measuring */
+  int shared_votes;   /* one vote buffer, as large as the largest stack, serves all tensors in turn; set before measuring */
   void *state_memory, *votes_memory;
 } arb_state;
 

@@ -1,4 +1,4 @@
-/* Checkpoints of a run: the state's arrays to and from src/checkpoint. */
+/* Resuming a run: the state's arrays from src/checkpoint. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,60 +49,6 @@ static size_t row_bytes(const arb_state_array *a) { return (size_t)a->columns * 
 /* Rows [first, first + count) in the host copy of the whole array. */
 static unsigned char *own_rows(const snapshot *s, int i) {
   return (unsigned char *)s->file[i].host + (size_t)s->state[i].first * row_bytes(&s->state[i]);
-}
-
-static arb_status download_own(arb_trainer *t, snapshot *s) {
-  ARB_TRY(snapshot_init(s, t));
-  for (int i = 0; i < s->count; i++)
-    ARB_TRY(t->be->ops.download(t->be, own_rows(s, i), s->state[i].data, (size_t)s->state[i].count * row_bytes(&s->state[i])));
-  return ARB_OK;
-}
-
-/* Collective. Owners send their rows of sharded arrays, so that rank 0 has the whole state. */
-static arb_status collect(arb_trainer *t, snapshot *s) {
-  for (int i = 0; i < s->count; i++) {
-    const arb_state_array *a = &s->state[i];
-    for (int owner = 0; a->sharded && owner < t->comm->size; owner++) {
-      const arb_row_slice rows = arb_place_rows(a->rows, owner, t->comm->size);
-      unsigned char *at = (unsigned char *)s->file[i].host + (size_t)rows.first * row_bytes(a);
-      ARB_TRY(arb_comm_broadcast(t->comm, at, rows.count * a->columns, a->type, owner, ARB_TRAFFIC_CONTROL));
-    }
-  }
-  return ARB_OK;
-}
-
-static arb_status save_local(arb_trainer *t, const snapshot *s, const char *digest) {
-  char dir[2048];
-  arb_ckpt_meta meta = {
-      .step = t->step, .samples = t->step * t->cfg->train.sequences, .seed = t->cfg->run.seed, .identity = t->identity};
-  snprintf(meta.digest, sizeof meta.digest, "%s", digest);
-  char *resolved = malloc(ARB_CONFIG_RESOLVED_BYTES);
-  arb_status st = resolved ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory");
-  if (st != ARB_OK) goto out;
-  ARB_TRY_OUT(st, arb_config_resolved_text(t->cfg, resolved, ARB_CONFIG_RESOLVED_BYTES));
-  meta.config = resolved;
-  checkpoint_dir(t->cfg, dir, sizeof dir);
-  ARB_TRY_OUT(st, arb_ckpt_save(dir, &meta, s->file, s->count));
-  ARB_TRY_OUT(st, arb_ckpt_retain(dir, (int)t->cfg->checkpoint.keep));
-out:
-  free(resolved);
-  return st;
-}
-
-arb_status arb_trainer_save(arb_trainer *t) {
-  snapshot s = {0};
-  char digest[33];
-  arb_status st = arb_trainer_digest(t, digest);
-  if (st == ARB_OK && (t->comm->rank == 0 || t->model->spec.ranks)) st = download_own(t, &s);
-  if (t->model->spec.ranks) {
-    ARB_TRY_OUT(st, arb_comm_agree(t->comm, st));
-    ARB_TRY_OUT(st, collect(t, &s));
-  }
-  if (st == ARB_OK && t->comm->rank == 0) st = save_local(t, &s, digest);
-  st = arb_comm_agree(t->comm, st);
-out:
-  snapshot_deinit(&s);
-  return st;
 }
 
 static void say_skipped(const char *line, void *arg) {

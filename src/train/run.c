@@ -2,6 +2,7 @@
 #include "src/base/log.h"
 #include "src/train/media.h"
 #include "src/train/metrics.h"
+#include "src/train/save.h"
 #include "src/train/plan.h"
 #include "src/train/trainer.h"
 
@@ -38,13 +39,52 @@ static arb_status start(arb_trainer *t, arb_metrics *metrics, FILE *out) {
   return print_digest(t, out, "start: ");
 }
 
-static arb_status save(arb_trainer *t, arb_metrics *metrics, FILE *out) {
-  const double before = arb_clock_seconds();
-  ARB_TRY(arb_trainer_save(t));
-  metrics->last_save = t->step;
-  char text[96];
-  snprintf(text, sizeof text, "saved step %lld in %.0f ms: ", (long long)t->step, 1000.0 * (arb_clock_seconds() - before));
-  return print_digest(t, out, text);
+/* Not the save's failure alone: nothing can be agreed on any more, or a contract was broken. */
+static int run_must_end(arb_status st) { return st != ARB_ERR_CHECKPOINT && st != ARB_ERR_IO && st != ARB_ERR_NOMEM; }
+
+/* A save that failed ends the run, or, where the configuration says so, is a warning. The last one of a run is never only that:
+ * what it would have kept is lost. */
+static arb_status failed(arb_trainer *t, arb_metrics *metrics, int64_t step, arb_status st, int last) {
+  if (last || t->cfg->checkpoint.on_error == ARB_CONFIG_ON_ERROR_STOP || run_must_end(st)) return st;
+  if (t->comm->blamed < 0 || t->comm->blamed == t->comm->rank)
+    arb_log(ARB_LOG_WARN, "checkpoint", "step %lld was not saved, training goes on: %s", (long long)step, arb_fail_message());
+  if (t->comm->rank == 0 && metrics->last_save >= 0)
+    arb_log(ARB_LOG_WARN, "checkpoint", "the last checkpoint is that of step %lld", (long long)metrics->last_save);
+  arb_fail_clear();
+  return ARB_OK;
+}
+
+static arb_status report(arb_trainer *t, arb_metrics *metrics, const arb_save_outcome *o, FILE *out, int last) {
+  if (o->step < 0) return ARB_OK;
+  if (o->status != ARB_OK) return failed(t, metrics, o->step, o->status, last);
+  metrics->last_save = o->step;
+  if (out)
+    fprintf(out, "saved step %lld: stall %.1f ms, written in %.3f s, %.1f MB/s, digest %s\n", (long long)o->step,
+            1000.0 * o->stall_s, o->written_s, (double)o->bytes / 1e6 / (o->written_s > 0 ? o->written_s : 1e-9), o->digest);
+  if (out) fflush(out);
+  return ARB_OK;
+}
+
+static arb_status finish(arb_trainer *t, arb_metrics *metrics, FILE *out, int last) {
+  arb_save_outcome outcome;
+  ARB_TRY(arb_save_finish(t, &outcome));
+  return report(t, metrics, &outcome, out, last);
+}
+
+/* The save on its way, as far as this step's agreement brought it. */
+static arb_status advance(arb_trainer *t, arb_metrics *metrics, FILE *out) {
+  arb_save_outcome outcome;
+  if (!arb_save_active(t) || !t->save_ready) return ARB_OK;
+  ARB_TRY(arb_save_advance(t, &outcome));
+  return report(t, metrics, &outcome, out, 0);
+}
+
+/* wait: the end, or a stop request. */
+static arb_status save(arb_trainer *t, arb_metrics *metrics, FILE *out, int wait) {
+  ARB_TRY(finish(t, metrics, out, 0)); /* at most one at a time */
+  const arb_status st = arb_save_begin(t);
+  if (st != ARB_OK) return failed(t, metrics, t->step, st, wait);
+  return wait || !t->cfg->checkpoint.async ? finish(t, metrics, out, wait) : ARB_OK;
 }
 
 static arb_status steps(arb_trainer *t, arb_metrics *metrics, FILE *out) {
@@ -58,7 +98,9 @@ static arb_status steps(arb_trainer *t, arb_metrics *metrics, FILE *out) {
       ARB_TRY(arb_trainer_evaluate(t, &val));
     for (int k = 0; k < 2; k++) r.val_by[k] = t->media && val >= 0.0 ? t->media->val[1 << k] : -1.0;
     ARB_TRY(arb_comm_agree(t->comm, arb_metrics_step(metrics, c, &r, val)));
-    if (c->checkpoint.every > 0 && (due(c->checkpoint.every, r.step) || last || r.stop)) ARB_TRY(save(t, metrics, out));
+    ARB_TRY(advance(t, metrics, out));
+    if (c->checkpoint.every > 0 && (due(c->checkpoint.every, r.step) || last || r.stop))
+      ARB_TRY(save(t, metrics, out, last || r.stop));
     if (out && c->sample.length > 0 && due(c->sample.every, r.step) && !last) {
       fprintf(out, "--- sample after step %lld\n", (long long)r.step);
       ARB_TRY(arb_trainer_sample(t, c->sample.prompt, out));
@@ -75,11 +117,18 @@ static arb_status steps(arb_trainer *t, arb_metrics *metrics, FILE *out) {
   return ARB_OK;
 }
 
+static void finish_after_failure(arb_trainer *t, arb_metrics *metrics, FILE *out) {
+  arb_save_outcome outcome;
+  if (arb_save_finish(t, &outcome) == ARB_OK && outcome.status == ARB_OK) (void)report(t, metrics, &outcome, out, 0);
+}
+
 arb_status arb_trainer_run(arb_trainer *t, FILE *out) {
   const arb_config *c = t->cfg;
   arb_metrics metrics = {0};
   arb_status st = start(t, &metrics, out);
   if (st == ARB_OK) st = steps(t, &metrics, out);
+  /* Every rank has this failure, and what was saved before it is worth having. */
+  if (st == ARB_ERR_NUMERIC) finish_after_failure(t, &metrics, out);
   arb_metrics_close(&metrics);
   if (st != ARB_OK) return st;
   if (out && c->sample.length > 0) {

@@ -10,11 +10,12 @@
 #include "src/base/log.h"
 #include "src/features/open.h"
 #include "src/train/media.h"
+#include "src/train/save.h"
 
 #define ARITHMETIC_VERSION 2           /* raised whenever the same config would give other bits */
 #define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
 
-enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_EMPTY, SUM_EMPTY_LAST, SUM_LOSS, SUM_COUNT, SUM_USED };
+enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_EMPTY, SUM_EMPTY_LAST, SUM_LOSS, SUM_COUNT, SUM_READY, SUM_USED };
 
 void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size) {
   snprintf(path, size, "%s/%s%s%s", cfg->run.dir, cfg->run.name, leaf[0] ? "/" : "", leaf);
@@ -91,6 +92,7 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
                          .grains_per_batch = (int32_t)(wanted < local ? wanted : local),
                          .rank = rank,
                          .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
+                         .guards = cfg->debug.guards,
                          .fused_update = cfg->train.fused_update};
   extend_spec(cfg, &spec);
   return spec;
@@ -99,7 +101,8 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
 void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
   arb_exchange_wire(m, wire);
-  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count);
+  const int guards = m->spec.guards != 0; /* agreed upon after the update */
+  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count + guards);
 }
 
 /* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
@@ -196,6 +199,7 @@ arb_status arb_trainer_create_encoded(const arb_config *cfg, arb_backend *be, ar
 void arb_trainer_destroy(arb_trainer **trainer) {
   if (!trainer || !*trainer) return;
   arb_trainer *t = *trainer;
+  arb_save_destroy(&t->save);
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
     for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
@@ -275,6 +279,7 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
     done += count;
   }
   int nonfinite;
+  ARB_TRY(arb_model_check_guards(m));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   ARB_REQUIRE(
       !m->spec.fused_update || !nonfinite, ARB_ERR_NUMERIC,
@@ -300,7 +305,9 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   const arb_status mine = local_work(t, step);
   t->sums[SUM_FAILED] = mine != ARB_OK;
   t->sums[SUM_STOP] = t->stop && *t->stop;
+  t->sums[SUM_READY] = arb_save_ready(t, 0);
   ARB_TRY(arb_comm_all_reduce(t->comm, t->sums, slots, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
+  t->save_ready = t->sums[SUM_READY] == t->comm->size;
   if (t->sums[SUM_FAILED]) return arb_comm_agree(t->comm, mine);
   ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
               "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
@@ -311,6 +318,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
     arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
             t->model->kernel_work + t->model->kernel_scratch);
   t->warm = 1;
+  if (m->spec.guards) ARB_TRY(arb_comm_agree(t->comm, arb_model_check_guards(m)));
   int64_t flips[2];
   ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
   if (m->spec.ranks) ARB_TRY(arb_comm_all_reduce(t->comm, flips, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));

@@ -53,7 +53,10 @@ typedef struct {
   int warm;                    /* a step has run: work memory has its size */
   size_t planned;              /* bytes that the plan said this rank would hold */
   volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
+  struct arb_save *save;       /* save.h; NULL until the first */
+  int save_ready;              /* the last step found every rank ready to advance the save on its way */
 } arb_trainer;
+typedef struct arb_save arb_save;
 
 typedef enum { ARB_TRAINER_TRAIN = 1, ARB_TRAINER_VALID = 2 } arb_trainer_data;
 
@@ -87,8 +90,6 @@ ARB_NODISCARD arb_status arb_trainer_report(arb_trainer *t, FILE *out);
 /* Collective. The state digest as 32 hex digits: state arrays, seed, step, data position, identity. Equal on all ranks. */
 ARB_NODISCARD arb_status arb_trainer_digest(arb_trainer *t, char hex[33]);
 
-/* Collective. Saves to RUN/checkpoints; deletes old ones. Rank 0 writes. */
-ARB_NODISCARD arb_status arb_trainer_save(arb_trainer *t);
 /* Collective. Continues from the newest checkpoint that verifies; resumed_step = -1 if there is none. Rank 0 reads. */
 ARB_NODISCARD arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step);
 

@@ -110,8 +110,44 @@ static void test_rewind(void **state) {
   free(base);
 }
 
+/* Guard zones lie behind every piece, up to the next, and before the first; both walks agree with them too. */
+static void test_guards(void **state) {
+  (void)state;
+  arb_arena m, a;
+  arb_guards g = {0};
+  void *at[PIECES];
+  arb_arena_measure(&m, "plan");
+  arb_arena_guard(&m, &g, 0x5a);
+  walk(&m, NULL);
+  assert_int_equal(g.count, 0);
+  unsigned char *base = aligned_alloc(ARB_ARENA_ALIGN, m.peak);
+  assert_non_null(base);
+  arb_arena_assign(&a, "plan", base, m.peak);
+  arb_arena_guard(&a, &g, 0x5a);
+  arb_arena_owner(&a, "somebody");
+  walk(&a, at);
+  arb_assert_ok(arb_arena_check(&a));
+  assert_int_equal(a.peak, m.peak);
+  assert_int_equal(g.count, PIECES + 1);
+  assert_int_equal(g.lost, 0);
+  assert_ptr_equal(g.zone[0].at, base);
+  assert_null(g.zone[0].file);
+  for (int i = 0; i < PIECES; i++) {
+    const arb_guard_zone *z = &g.zone[i + 1];
+    const unsigned char *next = i + 1 < PIECES ? at[i + 1] : base + m.peak;
+    assert_ptr_equal(z->at, (unsigned char *)at[i] + bytes_of(&pieces[i]));
+    assert_ptr_equal(z->at + z->bytes, next);
+    assert_true(z->bytes >= ARB_ARENA_ALIGN && z->bytes < 2 * ARB_ARENA_ALIGN);
+    assert_int_equal(z->pattern, 0x5a);
+    assert_int_equal(z->count, pieces[i].count);
+    assert_string_equal(z->owner, "somebody");
+  }
+  arb_guards_deinit(&g);
+  free(base);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_measure_equals_assign), cmocka_unit_test(test_overflow),
-                                     cmocka_unit_test(test_rewind)};
+                                     cmocka_unit_test(test_guards), cmocka_unit_test(test_rewind)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,7 +177,7 @@ last=$(plain "$scratch/log" | tail -n 1)
 tool digest "$run"
 same "digest: the last line of the run" "$last" "$out" "$(tail -n 3 "$scratch/log")"
 tool digest "$run" --step 3
-saved=$(plain "$scratch/log" | sed -n 's/^saved step 3 .*: \(digest .*\)/\1/p')
+saved=$(plain "$scratch/log" | sed -n 's/^saved step 3: .*, \(digest .*\)/\1/p')
 same "digest of an earlier step: the run's line for it" "$saved" "$out"
 tool verify "$run"
 gives "verify of a run" 0 '^  verified$' "^  state digest  ${last#digest }, stored and recomputed$"

@@ -51,6 +51,8 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "sample.audio =",
                                                       "checkpoint.every = 0",
                                                       "checkpoint.keep = 2",
+                                                      "checkpoint.async = yes",
+                                                      "checkpoint.on_error = stop",
                                                       "checkpoint.resume = yes",
                                                       "dist.transport = auto",
                                                       "dist.shard_state = no",
@@ -58,7 +60,8 @@ static const char *const defaults[ARB_CONFIG_KEYS] = {"run.name = run",
                                                       "debug.poison = no",
                                                       "debug.synchronous = no",
                                                       "debug.outlier_log2 = 0",
-                                                      "debug.lockstep = no"};
+                                                      "debug.lockstep = no",
+                                                      "debug.guards = no"};
 
 /* Another legal value of every key, in the form in which it is printed. */
 static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
@@ -108,6 +111,8 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "sample.audio=/d/a",
                                                     "checkpoint.every=3",
                                                     "checkpoint.keep=1",
+                                                    "checkpoint.async=no",
+                                                    "checkpoint.on_error=continue",
                                                     "checkpoint.resume=no",
                                                     "dist.transport=mpi",
                                                     "dist.shard_state=yes",
@@ -115,7 +120,8 @@ static const char *const others[ARB_CONFIG_KEYS] = {"run.name=x y",
                                                     "debug.poison=yes",
                                                     "debug.synchronous=yes",
                                                     "debug.outlier_log2=20",
-                                                    "debug.lockstep=yes"};
+                                                    "debug.lockstep=yes",
+                                                    "debug.guards=yes"};
 
 /* The value of "section.key" in a resolved text, in out. */
 static bool value_in(const char *text, const char *key, char *out, size_t size) {

@@ -1,24 +1,9 @@
-#define _GNU_SOURCE
 #include "tests/fuzz/weights.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "src/safetensors/weights.h"
-
-const char *file_of(const void *bytes, size_t n) {
-  static int fd = -1;
-  static char path[64];
-  if (fd < 0) {
-    fd = memfd_create("fuzz", MFD_CLOEXEC);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  }
-  if (fd < 0 || ftruncate(fd, 0) != 0 || pwrite(fd, bytes, n, 0) != (ssize_t)n) abort();
-  return path;
-}
 
 void read_all(const char *path) {
   arb_weights *w;

@@ -22,7 +22,7 @@ last=$(awk '$1 > n { n = $1 } END { print n }' <<<"$wanted")
 "$@" "$config" --set run.dir="$scratch/runs" --set checkpoint.every="$every" --set checkpoint.keep=1 --set checkpoint.resume=no \
   --set eval.every=0 --set sample.length=0 --set sample.every=0 >"$log" 2>&1 &
 pid=$!
-saved() { plain "$log" | sed -n "s/^saved step $1 in .*: digest \([0-9a-f]*\)\$/\1/p"; }
+saved() { plain "$log" | sed -n "s/^saved step $1: .*, digest \([0-9a-f]*\)\$/\1/p"; }
 over() { [ -n "$(saved "$last")" ] || ! kill -0 "$pid" 2>/dev/null; }
 wait_for "${GOLDEN_TIMEOUT_S:-600}" over || echo "no digest of step $last after ${GOLDEN_TIMEOUT_S:-600} s"
 kill -TERM "$pid" 2>/dev/null || true

@@ -8,6 +8,7 @@
 #include "dist/loopback/loopback.h"
 #include "src/base/log.h"
 #include "src/train/media.h"
+#include "src/train/save.h"
 #include "tests/features/tiny.h"
 #include "tests/test.h"
 
@@ -111,7 +112,10 @@ static arb_status rank_body(arb_comm *comm, void *arg) {
     ARB_TRY_OUT(st, arb_trainer_step(t, &r));
     empty += r.empty;
     if (i == j->resume_at) {
-      ARB_TRY_OUT(st, arb_trainer_save(t));
+      arb_save_outcome saved;
+      ARB_TRY_OUT(st, arb_save_begin(t));
+      ARB_TRY_OUT(st, arb_save_finish(t, &saved));
+      ARB_TRY_OUT(st, saved.status);
       arb_trainer_destroy(&t);
       ARB_TRY_OUT(st, create(&cfg, be, comm, &t));
       ARB_TRY_OUT(st, arb_trainer_resume(t, &resumed));

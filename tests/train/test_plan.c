@@ -70,6 +70,7 @@ static void test_plan_is_the_allocation(void **state) {
       {{"run.grains_at_once=3", NULL}, ARB_BACKEND_CPU, 2, 2},
       {{"run.grains_at_once=8", "model.memory=zero", NULL}, ARB_BACKEND_CPU, 1, 3},
       {{"train.fused_update=yes", NULL}, ARB_BACKEND_CPU, 2, 1},
+      {{"debug.guards=yes", NULL}, ARB_BACKEND_CPU, 1, 2},
       {{"model.embed_channels=200", "train.context=64", NULL}, ARB_BACKEND_CPU, 1, 2},
       {{"train.grains=2", "train.context=1024", "train.sequences=2", "model.dim=32", NULL}, ARB_BACKEND_REF, 1, 1},
       {{"model.dim=160", NULL}, ARB_BACKEND_REF, 1, 3},
