@@ -2,6 +2,7 @@
  * others, some of whose ranks own nothing; a rank has the state of its own rows and the trits of all. argv[1]: tiny.ini. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dist/loopback/loopback.h"
 #include "kernels/common/trit.h"
@@ -11,6 +12,7 @@
 enum { STEPS = 6, RANKS = 16 };
 
 static const char *ini;
+static char train_text[200], valid_text[200]; /* a short text of our own: every rank loads it */
 
 typedef struct {
   char digest[STEPS + 1][33];
@@ -123,8 +125,8 @@ typedef struct {
 } geometry;
 
 static void run(job *j, const geometry *g, int ranks, const char *layout) {
-  const char *overrides[12] = {"train.steps=6", "train.warmup=1", layout};
-  int count = 3;
+  const char *overrides[14] = {"train.steps=6", "train.warmup=1", layout, train_text, valid_text};
+  int count = 5;
   for (int i = 0; g->settings[i]; i++) overrides[count++] = g->settings[i];
   memset(j, 0, sizeof *j);
   arb_assert_ok(arb_config_load(&j->cfg, ini, overrides, count));
@@ -181,6 +183,16 @@ static void test_same_bits(void **state) {
 int main(int argc, char **argv) {
   if (argc < 2) return 1;
   ini = argv[1];
+  char path[] = "/tmp/arbdist-text.XXXXXX";
+  const int fd = mkstemp(path);
+  FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
+  if (!out) return 1;
+  for (int i = 0; i < 9000; i++) fputc(i % 6 == 5 ? ' ' : 'a' + i * i % 23, out);
+  if (fclose(out) != 0) return 1;
+  snprintf(train_text, sizeof train_text, "data.train=%s", path);
+  snprintf(valid_text, sizeof valid_text, "data.valid=%s", path);
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits)};
-  return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
+  const int failed = cmocka_run_group_tests_name("shard", tests, NULL, NULL);
+  unlink(path);
+  return failed;
 }
