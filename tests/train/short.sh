@@ -7,10 +7,11 @@ few=(--set train.steps=8 --set train.warmup=2 --set train.sequences=8 --set eval
 train "$scratch/one" one "${few[@]}"
 base=$(digest)
 if [ "$rc" -eq 0 ] && [ -n "$base" ]; then pass "one rank"; else fail "one rank" "exit code $rc"$'\n'"$(tail -n 30 "$log")"; fi
-places=("loopback 3" "loopback 2 --set run.device=ref --set debug.poison=yes")
+places=("loopback 3" "loopback 3 --set dist.shard_state=yes" "loopback 2 --set run.device=ref --set debug.poison=yes")
 [ -n "$MPIRUN" ] && places+=("mpi 2")
 for place in "${places[@]}"; do
   read -r kind ranks options <<<"$place"
+  rm -rf "$scratch/$kind"
   # shellcheck disable=SC2086 # options are several words
   train "$scratch/$kind" "$kind $ranks" "${few[@]}" $options
   same "$place: digest" "0 $base" "$rc $(digest)" "$(tail -n 30 "$log")"
