@@ -6,8 +6,9 @@
 
 #include "src/sidecar/sidecar.h"
 
-/* A line each for a 224 x 224 image, 0.96 s and 10 s of speech, and a token of a transcript: milliseconds as median (min - max)
- * of `repetitions` runs (0: 15) after two that are not counted, and GFLOP/s of the products. dino, moonshine: paths, "" means
+/* A line each for a 224 x 224 image, 0.96 s and 10 s of speech, and a transcript of 0.96 s cut at 16 tokens: milliseconds as
+ * median (min - max) of `repetitions` runs (0: 15) after two that are not counted, milliseconds of CPU of all threads, GFLOP/s
+ * of the products. dino, moonshine: paths, "" means
  * synthetic. o->threads >= 1. */
 ARB_NODISCARD arb_status arb_bench_sidecar(FILE *out, const char *dino, const char *moonshine, const arb_sidecar_options *o,
                                            int repetitions);
