@@ -25,6 +25,13 @@ for config in smoke books; do
   if [ -n "$want" ] && [ "$want" = "$got" ]; then pass "$config: fused updates, digest $got"; else fail "$config: fused updates: $got, expected $want"; fi
 done
 
+# The GPU beside the reference, every value looked at, guard zones around every array; the digest is the CPU's, without any of it.
+timeout 300 "$arbdist" "$root/configs/debug.ini" --set run.dir="$scratch/runs" --set run.device=cuda >"$logs/debug-cuda.log" 2>&1
+rc=$?
+"$arbdist" "$root/configs/debug.ini" --set run.dir="$scratch/runs" --set run.device=cpu --set debug.lockstep=no --set debug.synchronous=no --set debug.guards=no >"$logs/debug-cpu.log" 2>&1
+want=$(digest_of "$logs/debug-cpu.log") got=$(digest_of "$logs/debug-cuda.log")
+if [ "$rc" -eq 0 ] && [ -n "$want" ] && [ "$want" = "$got" ]; then pass "debug.ini: lockstep with the reference, guards, digest $got"; else fail "debug.ini: exit code $rc, digest '$got', expected '$want'"; grep '^arbdist:' "$logs/debug-cuda.log"; fi
+
 # held NAME LOG: bench step printed as much held as planned.
 held() {
   local line
