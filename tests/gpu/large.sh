@@ -32,6 +32,19 @@ rc=$?
 want=$(digest_of "$logs/debug-cpu.log") got=$(digest_of "$logs/debug-cuda.log")
 if [ "$rc" -eq 0 ] && [ -n "$want" ] && [ "$want" = "$got" ]; then pass "debug.ini: lockstep with the reference, guards, digest $got"; else fail "debug.ini: exit code $rc, digest '$got', expected '$want'"; grep '^arbdist:' "$logs/debug-cuda.log"; fi
 
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    log=$logs/sanitizer-$tool.log
+    timeout 120 compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 "$arbdist" "$root/configs/smoke.ini" "${quiet[@]}" --set run.device=cuda --set train.steps=2 \
+      --set train.warmup=1 --set train.sequences=2 --set train.grains=2 --set data.valid= --set train.fused_update=yes >"$log" 2>&1
+    rc=$?
+    if [ "$rc" -eq 124 ]; then skip "compute-sanitizer $tool: not done within 120 s"; continue; fi
+    if [ "$rc" -eq 0 ] && grep -qE 'ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards' "$log"; then pass "two steps under compute-sanitizer, $tool"; else fail "compute-sanitizer $tool: exit code $rc"; fi
+  done
+else
+  skip "compute-sanitizer: not on this machine"
+fi
+
 # held NAME LOG: bench step printed as much held as planned.
 held() {
   local line
