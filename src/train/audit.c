@@ -55,7 +55,7 @@ arb_status arb_trainer_audit(const arb_trainer *t, FILE *out) {
   row(out, "activations kept for the backward pass", m->activations.capacity, weights);
   row(out, "gradients and products in flight", m->work.capacity, weights);
   row(out, "work memory of kernels", t->be->ops.held(t->be), weights);
-  if (s->shard.ranks) row(out, "sent and received: packed trits, p, vote sums", s->shard.exchange.capacity, weights);
+  if (s->shard.ranks) row(out, "sent and received: packed trits, p", s->shard.exchange.capacity, weights);
   row(out, "update sums", m->update.capacity, weights);
   row(out, "constants (forget-gate ladder)", m->constants.capacity, weights);
   if (t->media) arb_media_audit(t, out);

@@ -71,7 +71,7 @@ static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
   const arb_state *s = &t->model->state;
   const arb_shard *h = &s->shard;
   arb_comm *c = carrier(t);
-  for (int i = 0; i < s->tensor_count; i++) {
+  for (int i = 0; i < s->tensor_count; i++) { /* in this order: sums take the place of votes that were reduced */
     const arb_tensor *a = s->tensors[i];
     ARB_TRY(arb_comm_reduce_scatter(c, a->w.votes, a->own.votes, a->most * a->w.k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
   }
