@@ -182,18 +182,19 @@ static int64_t train_sample(void *arg, int64_t job) {
 /* The feed for this step: the one at hand, or one that begins here. */
 static arb_status feed_for(arb_trainer *t, int64_t step) {
   arb_media *m = t->media;
-  if (m->feed && m->feed_step == step) return ARB_OK;
+  if (m->feed && m->feed_step == step && step <= m->feed_last) return ARB_OK;
   arb_feed_destroy(&m->feed);
+  m->feed_last = step <= t->cfg->train.steps ? t->cfg->train.steps : INT64_MAX; /* a benchmark may go on */
   m->feed_first = m->feed_step = step;
   m->feed_job = 0;
   const int64_t mine = arb_place_grains(t->cfg->train.grains, t->comm->rank, t->comm->size).count;
-  const int64_t two_steps = 2 * mine * (t->cfg->train.sequences / t->cfg->train.grains);
+  const int64_t one_step = mine * (t->cfg->train.sequences / t->cfg->train.grains), two_steps = 2 * one_step;
   const arb_feed_options o = {.pairs = &m->train,
                               .encoder = {m->encoder[0], m->encoder[1]},
                               .cache = {m->cache[0], m->cache[1]},
                               .threads = (int)t->cfg->data.threads,
                               .ahead = (int)(two_steps < 256 ? two_steps + 1 : 256),
-                              .jobs = -1,
+                              .jobs = m->feed_last == INT64_MAX ? -1 : (m->feed_last - step + 1) * one_step,
                               .sample_at = train_sample,
                               .arg = m};
   return arb_feed_create(&o, &m->feed);

@@ -13,6 +13,7 @@ typedef struct arb_media {
   arb_feature_cache *cache[ARB_MEDIA_KINDS];
   /* training */
   arb_feed *feed;
+  int64_t feed_last;                       /* the last step that it has samples for */
   int64_t feed_first, feed_step, feed_job; /* the step it began with; whose samples it gives next; samples taken */
   const arb_trainer *owner;
   unsigned char *listed; /* [train.count] was reported as corrupt */
