@@ -81,7 +81,12 @@ static arb_status config_of(const job *j, arb_config *cfg) {
                          "train.context=14",
                          "eval.sequences=24",
                          "run.seed=3"};
-  int n = 19;
+  int n = 0;
+  for (int i = 0; all[i]; i++) { /* without those that the job sets itself */
+    int own = 0;
+    for (int k = 0; k < 6 && j->extra[k]; k++) own |= strncmp(all[i], j->extra[k], strcspn(all[i], "=") + 1) == 0;
+    if (!own) all[n++] = all[i];
+  }
   for (int i = 0; i < 6 && j->extra[i]; i++) all[n++] = j->extra[i];
   ARB_TRY(arb_config_load(cfg, NULL, all, n));
   return arb_config_check(cfg, ARB_CONFIG_NEED_TRAIN | ARB_CONFIG_NEED_VALID);
@@ -201,6 +206,8 @@ static void test_corrupt(void **state) {
   same(&one, &two, "an empty slot");
   job none = {.steps = 9, .extra = {"data.corrupt_limit=0"}};
   arb_assert_fails(run(2, &none), ARB_ERR_DATA, "1 samples of epoch 1 cannot be decoded, more than data.corrupt_limit = 0");
+  job whole = {.steps = 9, .extra = {"data.corrupt_limit=0", "train.sequences=8"}}; /* epochs of three whole steps */
+  arb_assert_fails(run(2, &whole), ARB_ERR_DATA, "1 samples of epoch 1 cannot be decoded");
   arb_log_setup(0, ARB_LOG_INFO);
 }
 
