@@ -240,5 +240,6 @@ arb_status arb_command_sidecar(const arb_args *args, const arb_config *cfg, FILE
 
 arb_status arb_command_bench_sidecar(const arb_config *cfg, FILE *out) {
   const arb_sidecar_options o = options_of(cfg);
+  if (cfg->sidecars.vae[0]) return arb_bench_vae(out, cfg->sidecars.vae, &o, 0);
   return arb_bench_sidecar(out, cfg->sidecars.dino, cfg->sidecars.moonshine, &o, 0);
 }

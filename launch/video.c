@@ -159,14 +159,15 @@ arb_status arb_video_encode(const arb_args *args, const arb_config *cfg, const a
   ARB_REQUIRE(cfg->sidecars.vae[0], ARB_ERR_CONFIG, "sidecar encode: a folder of frames needs --set sidecars.vae=WEIGHTS");
   ARB_TRY_OUT(st, list_images(args->file, &images));
   ARB_TRY_OUT(st, read_frames(&images, &frames, &height, &width));
+  st = arb_wan_check_clip(images.count, height, width);
+  if (st != ARB_OK) arb_fail_context("%s", args->file);
+  if (st != ARB_OK) goto out;
   const int64_t shape[4] = {ARB_WAN_CHANNELS, 1 + (images.count - 1) / ARB_WAN_FRAMES, height / ARB_WAN_SCALE,
                             width / ARB_WAN_SCALE};
   latent = malloc((size_t)(shape[0] * shape[1] * shape[2] * shape[3] + 1) * sizeof *latent);
   if (latent == NULL) ARB_TRY_OUT(st, ARB_FAIL(ARB_ERR_NOMEM, "out of host memory"));
   ARB_TRY_OUT(st, arb_wan_open(cfg->sidecars.vae, o, &v));
-  st = arb_wan_encode(v, frames, images.count, height, width, ARB_WAN_NORMALISED, latent, NULL);
-  if (st != ARB_OK) arb_fail_context("%s", args->file);
-  if (st != ARB_OK) goto out;
+  ARB_TRY_OUT(st, arb_wan_encode(v, frames, images.count, height, width, ARB_WAN_NORMALISED, latent, NULL));
   fprintf(out, "%s, weights %s\n", arb_wan_report(v)->model, arb_wan_report(v)->digest);
   summarise(args->file, latent, shape, out);
   if (args->out) ARB_TRY_OUT(st, store(args->out, args->file, arb_wan_report(v), latent, shape));

@@ -12,5 +12,7 @@
  * synthetic. o->threads >= 1. */
 ARB_NODISCARD arb_status arb_bench_sidecar(FILE *out, const char *dino, const char *moonshine, const arb_sidecar_options *o,
                                            int repetitions);
+/* The same for the video VAE (0: 5 runs after one): a still and a clip of 5 frames of 224 x 224, encoded and decoded. */
+ARB_NODISCARD arb_status arb_bench_vae(FILE *out, const char *path, const arb_sidecar_options *o, int repetitions);
 
 #endif

@@ -105,14 +105,19 @@ static void collect_latent(void *arg, const float *x, int64_t ld) {
   k->done++;
 }
 
-arb_status arb_wan_encode(arb_wan *v, const float *frames, int64_t t, int64_t h, int64_t w, arb_wan_form form, float *latent,
-                          float *log_variance) {
+arb_status arb_wan_check_clip(int64_t t, int64_t h, int64_t w) {
   ARB_REQUIRE(t >= 1 && t <= ARB_WAN_LONGEST && (t - 1) % ARB_WAN_FRAMES == 0, ARB_ERR_DATA,
               "a clip of %lld frames; the video VAE takes 1, 5, 9, ... (1 + 4 k, at most %d)", (long long)t, ARB_WAN_LONGEST);
   ARB_REQUIRE(h >= ARB_WAN_SCALE && w >= ARB_WAN_SCALE && h % ARB_WAN_SCALE == 0 && w % ARB_WAN_SCALE == 0 &&
                   h <= ARB_WAN_SIDE && w <= ARB_WAN_SIDE,
               ARB_ERR_DATA, "frames of %lld x %lld pixels; the video VAE takes multiples of %d up to %d", (long long)w,
               (long long)h, ARB_WAN_SCALE, ARB_WAN_SIDE);
+  return ARB_OK;
+}
+
+arb_status arb_wan_encode(arb_wan *v, const float *frames, int64_t t, int64_t h, int64_t w, arb_wan_form form, float *latent,
+                          float *log_variance) {
+  ARB_TRY(arb_wan_check_clip(t, h, w));
   ARB_TRY(arb_ops_finite(frames, 3 * t * h * w, "frames"));
   const int64_t pixels = h * w;
   collector k = {.frames = 1 + (t - 1) / ARB_WAN_FRAMES,

@@ -34,6 +34,8 @@ typedef struct arb_wan arb_wan;
  * and what was expected; another kind of VAE is named. On failure *out stays NULL. Collective among the sharers of o->memory.
  */
 ARB_NODISCARD arb_status arb_wan_open(const char *path, const arb_sidecar_options *o, arb_wan **out);
+/* ARB_ERR_DATA, with what is possible, for a clip that is none of the above. */
+ARB_NODISCARD arb_status arb_wan_check_clip(int64_t t, int64_t h, int64_t w);
 /* frames [3][t][h][w], red, green, blue in [-1, 1]; latent [16][1 + (t - 1) / 4][h / 8][w / 8]; log_variance, of the same
  * shape, clamped to [-30, 20], or NULL. ARB_ERR_DATA for sizes that are none of the above, ARB_ERR_NUMERIC for values that are
  * not finite, ARB_ERR_NOMEM. */
