@@ -60,7 +60,7 @@ if [ -z "$quick" ]; then
   # End-to-end tests (label e2e) are judged above; the short ones go through the same commands here.
   if build asan all; then tests build-asan asan -LE e2e; fi
   # Open MPI is not built for the thread sanitizer: threads and ranks that are threads.
-  if build tsan all; then tests build-tsan tsan -R '^(dist_(place|single|loopback|watchdog)|cpu_pool|train_short)$'; fi
+  if build tsan all; then tests build-tsan tsan -R '^(dist_(place|single|loopback|watchdog)|base_background|checkpoint|cpu_pool|train_short)$'; fi
   # Everything that parses files: seeds replayed, then 10 s of fuzzing each.
   if build fuzz fuzz; then tests build-fuzz fuzz -L fuzz; fi
   others=()

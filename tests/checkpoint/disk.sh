@@ -47,6 +47,16 @@ both "fsync:$fsyncs:EIO" "fsync fails" 'fsync: Input/output error'
 both "reserve:1:ENOSPC" "no room" 'no room for [0-9]+ bytes: No space left on device'
 both "rename:$renames:EIO" "rename fails" 'cannot be renamed to .*: Input/output error'
 
+# One rank of two cannot write: no rank keeps the save, and all go on, or none.
+rm -rf "$scratch/runs"
+rc=0
+ARB_TEST_FAULT=pwrite:230:EIO:once "$FAULTY" "$config" --set run.dir="$scratch/runs" "${options[@]}" --loopback 2 --set dist.shard_state=yes \
+  --set checkpoint.on_error=continue >"$log" 2>&1 || rc=$?
+same "one of two ranks cannot write, on_error = continue: trains to the end" "0 $base 12" "$rc $(digest) $(newest "$scratch/runs/tiny")" \
+  "$(plain "$log" | tail -n 5)"
+same "one of two ranks cannot write: one warning of it" 1 "$(plain "$log" | grep -c 'was not saved, training goes on: .*Input/output error')"
+same "one of two ranks cannot write: nothing is left of that save" 0 "$(compgen -G "$scratch/runs/tiny/checkpoints/*.tmp-*" | wc -l)"
+
 # A file system that is really full. Only root may mount one.
 small=$scratch/small
 mkdir "$small"
