@@ -62,7 +62,7 @@ arb_status arb_ckpt_make_folders(const char *dir) {
 int arb_ckpt_write_at(int fd, const void *bytes, uint64_t count, uint64_t offset) {
   const unsigned char *from = bytes;
   while (count > 0) {
-    const size_t most = (size_t)1 << 26; /* a kill or a failing disk shows between two writes, not after gigabytes */
+    const size_t most = (size_t)1 << 30;
     const ssize_t put = arb_io_table()->pwrite(fd, from, count < most ? (size_t)count : most, (off_t)offset);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return errno;

@@ -11,6 +11,8 @@
 #include "src/checkpoint/checkpoint_impl.h"
 #include "src/checkpoint/io.h"
 
+enum { BLOCK = 1 << 20 };
+
 /* ---- what is to be written -------------------------------------------------------------------------------------------- */
 
 arb_status arb_ckpt_check_meta(const arb_ckpt_meta *meta) {
@@ -91,10 +93,17 @@ typedef struct {
   XXH3_state_t *hash; /* of the file so far */
 } output;
 
-/* Returns 0 or errno. */
+/* Hashed and written a block at a time, while it is in the cache. Returns 0 or errno. */
 static int put_data(const output *o, const void *bytes, uint64_t count, uint64_t at) {
-  XXH3_128bits_update(o->hash, bytes, (size_t)count);
-  return arb_ckpt_write_at(o->fd, bytes, count, at);
+  const unsigned char *from = bytes;
+  for (uint64_t done = 0; done < count;) {
+    const size_t n = count - done < BLOCK ? (size_t)(count - done) : BLOCK;
+    XXH3_128bits_update(o->hash, from + done, n);
+    const int why = arb_ckpt_write_at(o->fd, from + done, n, at + done);
+    if (why != 0) return why;
+    done += n;
+  }
+  return 0;
 }
 
 static int put_layout(const output *o, uint64_t from, uint64_t to) {

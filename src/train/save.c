@@ -12,7 +12,7 @@ enum { PATH = 2048 };
 
 struct arb_save {
   arb_background *thread;
-  enum { IDLE, WRITING, COMMITTING } phase;
+  enum { IDLE, PREPARING, WRITING, COMMITTING } phase;
   /* A copy of what this rank writes; kept from save to save. */
   int count;
   arb_state_array *state;
@@ -96,12 +96,23 @@ static arb_status copy(arb_trainer *t) {
 
 /* ---- the thread's jobs ------------------------------------------------------------------------------------------------ */
 
+/* On the thread, too: where the disk is busy even mkdir waits. */
+static arb_status prepare(void *arg) {
+  arb_save *s = arg;
+  return arb_ckpt_prepare(s->dir, s->meta.step, s->folder);
+}
+
 static arb_status write_part(void *arg) {
   arb_save *s = arg;
   const double begun = arb_clock_seconds();
   const arb_status st = arb_ckpt_write(s->dir, s->folder, &s->world, &s->meta, s->file, s->count, &s->part);
   s->written = arb_clock_seconds() - begun;
   return st;
+}
+
+static arb_status prepare_and_write(void *arg) {
+  ARB_TRY(prepare(arg));
+  return write_part(arg);
 }
 
 static arb_status commit(void *arg) {
@@ -134,18 +145,18 @@ arb_status arb_save_begin(arb_trainer *t) {
   const double begun = arb_clock_seconds();
   char digest[33];
   ARB_TRY(arb_trainer_digest(t, digest));
-  const arb_status copied = copy(t), agreed = arb_comm_agree(t->comm, copied);
+  const arb_status copied = arb_comm_agree(t->comm, copy(t));
   arb_save *s = t->save;
-  if (agreed != ARB_OK) {
-    if (copied == ARB_OK && s->world.rank == 0) arb_ckpt_abandon(s->dir, s->folder);
+  if (copied != ARB_OK) {
     arb_save_destroy(&t->save); /* its copy may be half made */
-    return agreed;
+    return copied;
   }
   memcpy(s->meta.digest, digest, sizeof digest);
-  ARB_TRY(arb_comm_broadcast(t->comm, s->folder, sizeof s->folder, ARB_U8, 0, ARB_TRAFFIC_CONTROL));
-  s->phase = WRITING;
   s->written = 0;
-  if (s->writes) arb_background_start(s->thread, write_part, s);
+  s->folder[0] = '\0';
+  /* Several writers need the folder first, and its name. */
+  s->phase = s->world.sharded ? PREPARING : WRITING;
+  if (s->world.rank == 0) arb_background_start(s->thread, s->world.sharded ? prepare : prepare_and_write, s);
   s->stall = arb_clock_seconds() - begun;
   return ARB_OK;
 }
@@ -183,19 +194,26 @@ static arb_status gather(arb_trainer *t) {
 /* Not what a save can die of: without the transport nothing can be agreed on any more. */
 static bool transport_failed(arb_status st) { return st == ARB_ERR_COMM || st == ARB_ERR_PEER; }
 
+/* Collective: the folder is there, or could not be made. */
+static arb_status prepared(arb_trainer *t) {
+  arb_save *s = t->save;
+  ARB_TRY(arb_comm_broadcast(t->comm, s->folder, sizeof s->folder, ARB_U8, 0, ARB_TRAFFIC_CONTROL));
+  s->phase = WRITING;
+  arb_background_start(s->thread, write_part, s);
+  return ARB_OK;
+}
+
 /* Collective: everything is written, or somebody could not. */
 static arb_status all_wrote(arb_trainer *t) {
   arb_save *s = t->save;
-  arb_status st = arb_comm_agree(t->comm, s->writes ? arb_background_take(s->thread) : ARB_OK);
-  if (st == ARB_OK) st = gather(t);
-  if (st == ARB_OK) {
-    s->phase = COMMITTING;
-    if (s->world.rank == 0) arb_background_start(s->thread, commit, s);
-    return ARB_OK;
-  }
-  if (s->world.rank == 0) arb_ckpt_abandon(s->dir, s->folder);
-  return st;
+  ARB_TRY(gather(t));
+  s->phase = COMMITTING;
+  if (s->world.rank == 0) arb_background_start(s->thread, commit, s);
+  return ARB_OK;
 }
+
+/* Does this rank's thread have a job in this phase? */
+static bool works(const arb_save *s) { return s->world.rank == 0 || (s->phase == WRITING && s->writes); }
 
 static int64_t bytes_of(const arb_save *s) {
   int64_t sum = 0;
@@ -214,14 +232,11 @@ arb_status arb_save_advance(arb_trainer *t, arb_save_outcome *out) {
   const double begun = arb_clock_seconds();
   arb_save *s = t->save;
   *out = (arb_save_outcome){.step = -1};
-  arb_status st;
-  if (s->phase == WRITING) {
-    st = all_wrote(t);
-    if (st != ARB_OK) end(s, st, out);
-  } else {
-    st = arb_comm_agree(t->comm, s->world.rank == 0 ? arb_background_take(s->thread) : ARB_OK);
-    end(s, st, out);
-  }
+  const bool last = s->phase == COMMITTING; /* a commit that fails tidies up after itself */
+  arb_status st = arb_comm_agree(t->comm, works(s) ? arb_background_take(s->thread) : ARB_OK);
+  if (st == ARB_OK && !last) st = s->phase == PREPARING ? prepared(t) : all_wrote(t);
+  if (st != ARB_OK && !last && s->world.rank == 0 && s->folder[0] != '\0') arb_ckpt_abandon(s->dir, s->folder);
+  if (st != ARB_OK || last) end(s, st, out);
   s->stall += arb_clock_seconds() - begun;
   out->stall_s = s->stall;
   return transport_failed(st) ? st : ARB_OK;
@@ -243,9 +258,9 @@ arb_status arb_save_finish(arb_trainer *t, arb_save_outcome *out) {
 void arb_save_destroy(arb_save **handle) {
   arb_save *s = *handle;
   if (s == NULL) return;
-  const bool unfinished = s->phase == WRITING;
+  const bool unfinished = s->phase == PREPARING || s->phase == WRITING;
   arb_background_destroy(&s->thread);
-  if (unfinished && s->world.rank == 0) arb_ckpt_abandon(s->dir, s->folder);
+  if (unfinished && s->world.rank == 0 && s->folder[0] != '\0') arb_ckpt_abandon(s->dir, s->folder);
   forget(s);
   free(s->state);
   free(s->file);

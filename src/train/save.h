@@ -1,7 +1,8 @@
 /* Saves of a run, while it goes on: the state is copied to host memory, a thread writes the copy, and at a later step boundary
  * all ranks agree on what became of it. At most one save is on its way.
  *
- *   begin ............ collective: copy, temporary folder, every writer's thread starts
+ *   begin ............ collective: copy; rank 0's thread makes the temporary folder and, where it is the only writer, goes on
+ *   advance .......... collective, with sharded state, once rank 0 is ready: every rank's thread writes what it owns
  *   advance .......... collective, once every rank is ready: all wrote; rank 0 collects what the manifest needs, and its thread
  *                      writes it, renames, and deletes old checkpoints
  *   advance .......... collective, once rank 0 is ready again: the outcome
