@@ -45,6 +45,13 @@ arb_status arb_encoder_run(arb_encoder *e, const char *name, const unsigned char
   return st;
 }
 
+int64_t arb_encoder_count(arb_encoder *e) {
+  pthread_mutex_lock(&e->lock);
+  const int64_t count = e->encoded;
+  pthread_mutex_unlock(&e->lock);
+  return count;
+}
+
 int arb_features_store(const float *x, int64_t rows, int64_t width, int8_t *q, float *s) {
   for (int64_t row = 0; row < rows; row++, x += width, q += width) {
     float a = 0.0f;

@@ -30,7 +30,7 @@ struct arb_encoder {
   int64_t rows, width;
   pthread_mutex_t lock; /* an encoder serves one thread at a time */
   float *raw;           /* [rows][width] */
-  int64_t encoded;      /* samples so far */
+  int64_t encoded;      /* samples so far; guarded by lock */
   /* What the audit says of it. */
   char model[64];                      /* "dinov2-small, synthetic" */
   int64_t shared_bytes, private_bytes; /* weights, one copy a node; activations and scratch of this rank */
@@ -45,6 +45,9 @@ void arb_encoder_destroy(arb_encoder **e);
 /* Encodes a sample into its stored form, q [rows][width], s [rows]; any thread. ARB_ERR_NUMERIC: a feature is not finite. */
 ARB_NODISCARD arb_status arb_encoder_run(arb_encoder *e, const char *name, const unsigned char *bytes, size_t size, int8_t *q,
                                          float *s);
+
+/* Samples encoded so far; any thread. */
+int64_t arb_encoder_count(arb_encoder *e);
 
 /* The stored form of features: a = max |x| of a row; a < 2^-100: zeros; else q = rint(clamp(x * (127 / a), -127, 127)),
  * s = a / 127. Returns 0 if a value is not finite. */

@@ -128,7 +128,7 @@ static arb_status rank_body(arb_comm *comm, void *arg) {
     if (j->evaluate && i % j->evaluate == 0) ARB_TRY_OUT(st, arb_trainer_evaluate(t, &val));
   }
   ARB_TRY_OUT(st, arb_trainer_digest(t, digest));
-  int64_t encoded = t->media->encoder[0]->encoded + t->media->encoder[1]->encoded;
+  int64_t encoded = arb_encoder_count(t->media->encoder[0]) + arb_encoder_count(t->media->encoder[1]);
   ARB_TRY_OUT(st, arb_comm_all_reduce(comm, &encoded, 1, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
   if (comm->rank == 0) {
     memcpy(j->digest, digest, sizeof digest);
