@@ -17,10 +17,12 @@ static void names(void **test) {
     const char *name;
     int64_t step;
     long pid;
-  } good[] = {{"step-00000000", 0, 0},
-              {"step-00001234", 1234, 0},
-              {"step-123456789012", 123456789012, 0},
-              {"step-00000007.tmp-42", 7, 42}};
+    bool replaced;
+  } good[] = {{"step-00000000", 0, 0, false},
+              {"step-00001234", 1234, 0, false},
+              {"step-123456789012", 123456789012, 0, false},
+              {"step-00000007.tmp-42", 7, 42, false},
+              {"step-00000007.old-42", 7, 42, true}};
   static const char *const bad[] = {"",
                                     "step-",
                                     "step-7",
@@ -33,6 +35,8 @@ static void names(void **test) {
                                     "step-00000007 ",
                                     "step-00000007.tmp-",
                                     "step-00000007.tmp-0",
+                                    "step-00000007.old-",
+                                    "step-00000007.new-42",
                                     "step-00000007.tmp-042",
                                     "step-00000007.tmp--4",
                                     "step-00000007/",
@@ -40,7 +44,7 @@ static void names(void **test) {
   arb_ckpt_folder f;
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     assert_true(arb_ckpt_folder_name(good[i].name, &f));
-    assert_true(f.step == good[i].step && f.pid == good[i].pid);
+    assert_true(f.step == good[i].step && f.pid == good[i].pid && f.replaced == good[i].replaced);
   }
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     if (arb_ckpt_folder_name(bad[i], &f)) fail_msg("'%s' was taken for a checkpoint", bad[i]);

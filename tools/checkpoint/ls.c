@@ -123,7 +123,9 @@ static arb_status list_folder(arb_place *p) {
   }
   for (int i = 0; i < count && st == ARB_OK; i++)
     if (list[i].pid != 0)
-      printf("%8" PRId64 "  a save that did not finish: step-%08" PRId64 ".tmp-%ld\n", list[i].step, list[i].step, list[i].pid);
+      printf("%8" PRId64 "  %s: step-%08" PRId64 ".%s-%ld\n", list[i].step,
+             list[i].replaced ? "moved aside for a newer save of its step" : "a save that did not finish", list[i].step,
+             list[i].replaced ? "old" : "tmp", list[i].pid);
   free(list);
   return st;
 }
