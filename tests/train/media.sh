@@ -51,6 +51,8 @@ for kind in speech images; do
     run "$kind" "${ranks// /}" "$ranks" train --set data.feature_cache="$scratch/cache"
     same "$kind from a cache, $ranks: digest" "0 $base" "$rc $(digest)" "$(tail -n 5 "$log")"
   done
+  run "$kind" sharded "loopback 3" train --set data.feature_cache="$scratch/cache" --set dist.shard_state=yes
+  same "$kind from a cache, 3 ranks that share the state: digest" "0 $base" "$rc $(digest)" "$(tail -n 5 "$log")"
 done
 files=$(find "$scratch/cache" -name '*.h5' | wc -l)
 same "the cache holds every sample once" 12 "$files"
