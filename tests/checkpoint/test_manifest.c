@@ -225,6 +225,9 @@ static void make_other_place(json_t *m) {
   shape(array_0(m), 16, 62);
   number(slice_0(m), "offset", at + 8);
 }
+static void make_shifted(json_t *m) { /* into HDF5's own bytes before the first array */
+  number(slice_0(m), "offset", json_integer_value(json_object_get(slice_0(m), "offset")) - 8);
+}
 static void make_shared(json_t *m) {
   json_t *other = json_array_get(json_object_get(array_1(m), "slices"), 0);
   number(other, "offset", json_integer_value(json_object_get(slice_0(m), "offset")) + 5);
@@ -305,6 +308,7 @@ static void lies(void **test) {
       {make_far_outside, "embed.code lies outside of rank-00000.h5"},
       {make_in_superblock, "embed.code lies outside of rank-00000.h5"},
       {make_other_place, "embed.code is u8 16 x 64, its manifest says u8 16 x 62"},
+      {make_shifted, "embed.code is at byte"},
       {make_shared, "embed.code and embed.e share bytes of rank-00000.h5"},
       {make_no_texts, "meta.identity is missing"},
       {make_third_text, "meta has 3 texts, expected identity and config"},
@@ -318,7 +322,8 @@ static void lies(void **test) {
     cases[i].make(m);
     manifest_store(*test, STEP, m);
     /* Digests of what now lies in other places, where the manifest can still be read for it. */
-    if (cases[i].make == make_other_place || cases[i].make == make_other_shape) manifest_resign(*test, STEP);
+    if (cases[i].make == make_other_place || cases[i].make == make_other_shape || cases[i].make == make_shifted)
+      manifest_resign(*test, STEP);
     refused_both(*test, cases[i].reason);
   }
   manifest_spill(*test, STEP, good, (size_t)size);
