@@ -32,12 +32,12 @@ judge() {
   fi
   # Not started yet: what was there before still has to be.
   [ -n "$announced" ] || announced=$expected
-  "$ARBCKPT" ls "$folder" >"$scratch/ls" 2>/dev/null || true
-  while read -r step _ digest _; do
+  "$ARBCKPT" verify "$folder" >"$scratch/ls" 2>/dev/null || true
+  while read -r step digest; do
     [ "$digest" = "$(digest_of "$step")" ] || { n[wrong]=$((n[wrong] + 1)); fail "step $step verifies with digest $digest" "$(cat "$scratch/ls")"; }
     newest=$step
-  done < <(grep -E ' verified$' "$scratch/ls" | tr -d ,)
-  if grep -q ' refused' "$scratch/ls"; then n[refused]=$((${n[refused]:-0} + 1)); fi
+  done < <(awk '/\/step-[0-9]+$/ { sub(/.*step-/, ""); s = $0 + 0 } /state digest/ { d = substr($3, 1, 32) } /^  verified$/ { print s, d }' "$scratch/ls")
+  if grep -q '^  refused' "$scratch/ls"; then n[refused]=$((${n[refused]:-0} + 1)); fi
   if compgen -G "$folder/*.tmp-*" >/dev/null; then n[torn]=$((n[torn] + 1)); fi
   if [ "$newest" -lt "$announced" ]; then
     n[lost]=$((n[lost] + 1))
