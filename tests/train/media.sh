@@ -33,7 +33,7 @@ run() {
   esac
   ASAN_OPTIONS=detect_leaks=0 timeout -k 5 240 "${start[@]}" "$ARBDIST" "$command" "$configs/$kind.ini" --set run.dir="$scratch/$place" \
     --set run.device=cpu --set run.threads=1 --set data.threads=1 --set data.pairs="$scratch/$kind/manifest.jsonl" \
-    --set data.valid_pairs="$scratch/$kind/manifest.jsonl" --set train.grains=4 --set train.sequences=8 --set train.warmup=1 \
+    --set data.valid_pairs="$scratch/$kind/manifest.jsonl" --set train.grains=4 --set train.sequences=4 --set train.warmup=1 \
     --set train.steps=2 --set eval.sequences=4 --set model.dim=32 --set model.glu_hidden=64 --set checkpoint.every=2 \
     "$@" >"$log" 2>&1 || rc=$?
 }
