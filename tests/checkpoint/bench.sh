@@ -7,7 +7,7 @@ folder=${1:-$scratch}/bench
 mkdir -p "$folder"
 median() { sort -g | awk '{ v[NR] = $1 } END { print NR ? (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) : "none" }'; }
 spread() { sort -g | awk 'NR == 1 { a = $1 } { b = $1 } END { print a " - " b }'; }
-options=(--set model.dim=${DIM:-96} --set model.embed_channels=64 --set model.layers=6 --set model.glu_hidden=$((4 * ${DIM:-96}))
+options=(--set model.dim=${DIM:-32} --set model.embed_channels=64 --set model.layers=6 --set model.glu_hidden=$((4 * ${DIM:-32}))
   --set train.sequences=1 --set train.grains=1 --set train.context=8 --set train.steps=${STEPS:-120} --set train.peak=0.01
   --set eval.every=0 --set eval.sequences=1 --set sample.length=0 --set checkpoint.every=10 --set checkpoint.keep=1
   --set checkpoint.resume=no)
@@ -45,5 +45,5 @@ printf '%-44s %10s   %s\n' "median of $(wc -l <"$scratch/written") saves of $((b
 awk -v s="$step" -v h="$stall" -v w="$written" -v r="$rate" -v d="$dd" 'BEGIN {
   printf "stall %.2f steps; a save takes %.1f steps; %.2f x dd\n", h / s, 1000 * w / s, r / d }'
 if awk -v s="$step" -v w="$written" 'BEGIN { exit !(1000 * w > 3 * s) }'; then pass "a save takes more than three steps"; else
-  skip "a save takes more than three steps" "this disk is too fast for DIM=${DIM:-96}"; fi
+  skip "a save takes more than three steps" "this disk is too fast for DIM=${DIM:-32}"; fi
 finish
