@@ -80,7 +80,10 @@ typedef struct {
   int32_t *low;   /* [members] smallest, or INT32_MAX */
   uint64_t *csum; /* [members][k] */
   uint64_t *msum; /* [members] */
+  float *factors; /* [arb_update_factors(w)] for update_many; NULL elsewhere */
 } arb_update_work;
+/* Factors of columns and rows, and the new M of each member. */
+static inline int64_t arb_update_factors(const arb_stack *w) { return (w->members * w->k + 63) / 64 * 64 + w->n + w->members; }
 
 typedef struct {
   const char *name; /* "ref", "cpu", ... */
@@ -196,6 +199,9 @@ typedef struct {
    * non-finite flag is up. */
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
+  /* The three above for `count` stacks, each with its own work and grains (optional: NULL where a call costs nothing). */
+  arb_status (*update_many)(arb_backend *be, const arb_stack *const *w, const arb_update_work *work, const int64_t *grains,
+                            int count, int vmax, int64_t *flips);
 
   /* ---- sharded state: what ranks send each other of their rows ----
    * Rows in blocks: row r lies at (r / per_block) * stride + (r % per_block) * (bytes a row), as an all-gather leaves them. */

@@ -42,73 +42,74 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
-/* norm(silu(u) * v) for rows of at most 2048 elements, a multiple of 8. A block a row, a thread a chunk; the first warp sums,
- * the next row's loads are in flight meanwhile. */
-static __global__ void __launch_bounds__(256, 4)
-    glu_norm_quant_chunk_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+/* norm(silu(u) * v) for rows of at most 256 * G elements, a multiple of 8, a warp a row: a lane keeps its chunks in registers,
+ * only the squares of the sum pass through shared memory. */
+template <int G>
+static __global__ void __launch_bounds__(128)
+    glu_norm_quant_short_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
                                 int64_t ldz, const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
                                 float *__restrict__ inv_out, int *nonfinite) {
   extern __shared__ float4 shared[];
-  __shared__ float row_inv;
-  __shared__ uint32_t part[8];
-  float *square = reinterpret_cast<float *>(shared);
-  const int i = ARB_CHUNK * (int)threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  const bool mine = i < width;
-  uint4 next_u = {}, next_v = {};
-  auto load = [&](int64_t row) {
-    if (!mine) return;
-    next_u = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
-    next_v = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
-  };
-  if (blockIdx.x < m) load(blockIdx.x);
-  float gain[ARB_CHUNK] = {};
-  if (mine) arb_chunk_gains<true>(e, i, width, gain);
-  for (int64_t row = blockIdx.x; row < m; row += gridDim.x) {
-    const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w};
-    float a[ARB_CHUNK];
-    if (row + gridDim.x < m) load(row + gridDim.x);
-    if (mine) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  float *gain = reinterpret_cast<float *>(shared), *square = gain + width * (1 + warp);
+  arb_gains_shared(e, width, gain);
+  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+    float a[G][ARB_CHUNK];
+    uint4 wu[G], wv[G];
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      wu[c] = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
+      wv[c] = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
+    }
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      const uint32_t x[4] = {wu[c].x, wu[c].y, wu[c].z, wu[c].w}, y[4] = {wv[c].x, wv[c].y, wv[c].z, wv[c].w};
       float p[ARB_CHUNK];
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) {
-        const float x = arb_f32_of_bits((j & 1) ? wu[j / 2] & 0xffff0000u : wu[j / 2] << 16);
-        a[j] = (x * arb_sigmoid(x)) * arb_f32_of_bits((j & 1) ? wv[j / 2] & 0xffff0000u : wv[j / 2] << 16);
-        p[j] = a[j] * a[j];
+        const float z = arb_f32_of_bits((j & 1) ? x[j / 2] & 0xffff0000u : x[j / 2] << 16);
+        a[c][j] = (z * arb_sigmoid(z)) * arb_f32_of_bits((j & 1) ? y[j / 2] & 0xffff0000u : y[j / 2] << 16);
+        p[j] = a[c][j] * a[c][j];
       }
       arb_store4_shared(square, i, p);
       arb_store4_shared(square, i + 4, p + 4);
     }
-    __syncthreads();
-    if (warp == 0) {
-      const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
-      if (lane == 0) row_inv = inv_out[row] = inv;
-    }
-    __syncthreads();
-    const float inv = row_inv;
+    __syncwarp();
+    const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
     float most = 0.0f;
-    if (mine) {
 #pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) a[j] = (a[j] * inv) * gain[j];
-      most = arb_chunk_most(a);
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
+      float w[ARB_CHUNK];
+      arb_load8<true>(gain, i, width, w);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) a[c][j] = (a[c][j] * inv) * w[j];
+      most = arb_max_abs(most, arb_chunk_most(a[c]));
     }
-    uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-    if (lane == 0) part[warp] = bits;
-    __syncthreads();
-    bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[lane] : 0u);
+    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
     const float top = arb_f32_of_bits(bits);
     const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
     const float unit = zero ? 0.0f : arb_divf(127.0f, top);
-    if (threadIdx.x == 0) {
+    if (lane == 0) {
+      inv_out[row] = inv;
       s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
       if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
     }
-    if (mine) {
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = ARB_CHUNK * (lane + 32 * c);
+      if (i >= width) continue;
       uint32_t b[ARB_CHUNK];
 #pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(arb_clamp_fast(a[j] * unit, 127.0f));
-      const uint2 out = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
-      *reinterpret_cast<uint2 *>(q + row * width + i) = out;
+      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(arb_clamp_fast(a[c][j] * unit, 127.0f));
+      *reinterpret_cast<uint2 *>(q + row * width + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
     }
+    __syncwarp();
   }
 }
 
@@ -349,16 +350,17 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
                                  int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  if (width % ARB_CHUNK == 0 && width <= 256 * ARB_CHUNK && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
-      arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8) && arb_cuda_aligned(e, 8)) {
-    const unsigned threads = (unsigned)(arb_cuda_ceil(width / ARB_CHUNK, 32) * 32);
-    const size_t shared = (size_t)width * sizeof(float);
+  if (width % ARB_CHUNK == 0 && width <= 6 * 256 && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
+      arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8)) {
+    auto kernel = width <= 2 * 256   ? glu_norm_quant_short_kernel<2>
+                  : width <= 4 * 256 ? glu_norm_quant_short_kernel<4>
+                                     : glu_norm_quant_short_kernel<6>;
+    const size_t shared = 5 * (size_t)width * sizeof(float);
+    ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_quant"));
     int resident = 0;
-    ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)glu_norm_quant_chunk_kernel,
-                                                               (int)threads, shared),
-                 "occupancy");
-    ARB_CUDA_LAUNCH(c, "glu_norm_quant", glu_norm_quant_chunk_kernel, arb_cuda_grid(c, m, 1, resident), threads, shared, m,
-                    (int)width, u, v, ldz, e, q, s, inv, c->nonfinite);
+    ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
+    ARB_CUDA_LAUNCH(c, "glu_norm_quant", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, u, v, ldz, e, q,
+                    s, inv, c->nonfinite);
     return ARB_OK;
   }
   const bool wide =

@@ -182,8 +182,7 @@ cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t 
 }
 
 template <int BN, int STAGES, int BLOCKS>
-cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, int64_t ld, const arb_vote_args &v,
-                  uint32_t *parts) {
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts) {
   static int held[MAX_DEVICES];
   constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>();
   auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS>;
@@ -191,10 +190,10 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
   if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, 1, &held[device])) != cudaSuccess)
     return err;
   CUtensorMap map_a, map_b;
-  const uint64_t rows = (uint64_t)v.rows_per_grain, grains = (uint64_t)v.grains, n = (uint64_t)up(v.n, 16),
-                 k = (uint64_t)up(v.k, 16);
-  const uint64_t dim_a[3] = {rows, n, grains}, dim_b[3] = {rows, k, grains};
-  const uint64_t stride_a[2] = {(uint64_t)ld, (uint64_t)ld * n}, stride_b[2] = {(uint64_t)ld, (uint64_t)ld * k};
+  const uint64_t chunks = (uint64_t)(up(v.rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE) * (uint64_t)v.grains,
+                 n = (uint64_t)up(v.n, 16), k = (uint64_t)up(v.k, 16);
+  const uint64_t dim_a[3] = {arb_turn::SIDE, n, chunks}, dim_b[3] = {arb_turn::SIDE, k, chunks};
+  const uint64_t stride_a[2] = {arb_turn::SIDE, arb_turn::SIDE * n}, stride_b[2] = {arb_turn::SIDE, arb_turn::SIDE * k};
   const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM, 1}, box_b[3] = {arb_wgmma_dw::BK, BN, 1};
   if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
@@ -214,16 +213,16 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
   return launch(arb_wgmma_dw::join<BN>, stream, g.row_tiles * g.col_tiles, 1, 256, 0, true, g);
 }
 
-cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, int64_t ld,
-                       const arb_vote_args &v, uint32_t *parts) {
+cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
+                       uint32_t *parts) {
   int kind = g_variant;
   if (kind < 0) { /* wide tiles where they leave no multiprocessor idle longer than narrow ones do */
     const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
                   narrow = rows * (up(v.k, 128) / 128);
     kind = 2 * up(wide, sms) <= up(narrow, sms) ? WIDE : NARROW;
   }
-  if (kind == WIDE || kind == WIDE_PAIR) return votes<256, 4, 1>(stream, device, tq, q, ld, v, parts);
-  return votes<128, 3, 2>(stream, device, tq, q, ld, v, parts);
+  if (kind == WIDE || kind == WIDE_PAIR) return votes<256, 4, 1>(stream, device, tq, q, v, parts);
+  return votes<128, 3, 2>(stream, device, tq, q, v, parts);
 }
 
 /* The operand as bulk copies want it: itself, or a padded copy at *work, which moves on. */
@@ -343,10 +342,10 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   int32_t *ratio = reinterpret_cast<int32_t *>(at);
   at += up(4 * rows, 256);
   int8_t *tq = reinterpret_cast<int8_t *>(at);
-  const int64_t ld = up(d->rows_per_grain, 16);
-  at += up(ld * d->grains * up(d->n, 16), 256);
+  const int64_t turned = up(d->rows_per_grain, arb_turn::SIDE);
+  at += up(turned * d->grains * up(d->n, 16), 256);
   int8_t *q = reinterpret_cast<int8_t *>(at);
-  at += up(ld * d->grains * up(d->k, 16), 256);
+  at += up(turned * d->grains * up(d->k, 16), 256);
   arb_ratio_kernel<<<(unsigned)d->grains, 1024, 0, stream>>>((int32_t)d->rows_per_grain, d->sh, d->s, cexp, ratio,
                                                              d->nonfinite);
   arb_vote_args v = {};
@@ -357,19 +356,18 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   t.gradient = {d->hq, tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
   t.input = {d->q, q, (int32_t)d->k, (int32_t)(up(d->k, arb_turn::SIDE) / arb_turn::SIDE)};
   const bool hopper = f.hopper && g_path != 0;
-  t.rows = (int32_t)d->rows_per_grain, t.ld = (int32_t)ld, t.permute = hopper, t.ratio = ratio;
+  t.rows = (int32_t)d->rows_per_grain, t.permute = hopper, t.ratio = ratio;
   t.draws.n = (int32_t)d->n, t.draws.uses = 1, t.draws.tensor = d->tensor, t.draws.step = d->step;
   t.draws.first = d->first, t.draws.stride = d->stride;
-  const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles),
-                  (unsigned)(up(d->rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE), (unsigned)d->grains);
+  const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(turned / arb_turn::SIDE), (unsigned)d->grains);
   arb_turn::turn<<<grid, arb_turn::THREADS, 0, stream>>>(t);
   if ((err = cudaGetLastError()) != cudaSuccess) return err;
   if (!hopper) {
     arb_mma::args g = {};
-    g.a = {reinterpret_cast<const uint8_t *>(tq), ld, (int32_t)d->n, (int32_t)d->rows_per_grain, ld * up(d->n, 16)};
-    g.b = {reinterpret_cast<const uint8_t *>(q), ld, (int32_t)d->k, (int32_t)d->rows_per_grain, ld * up(d->k, 16)};
+    g.a = {reinterpret_cast<const uint8_t *>(tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)turned, turned * up(d->n, 16)};
+    g.b = {reinterpret_cast<const uint8_t *>(q), arb_turn::SIDE, (int32_t)d->k, (int32_t)turned, turned * up(d->k, 16)};
     g.v = v;
     return portable<arb_mma::DW>(stream, g);
   }
-  return pick_votes(stream, id, f.sms, tq, q, ld, v, reinterpret_cast<uint32_t *>(at));
+  return pick_votes(stream, id, f.sms, tq, q, v, reinterpret_cast<uint32_t *>(at));
 }

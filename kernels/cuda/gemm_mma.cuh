@@ -16,8 +16,8 @@ constexpr int TILE = 128, DEPTH = 64, PITCH = DEPTH + 16, THREADS = 256;
 
 enum form { FORWARD, DX, DW };
 
-/* Rows x depth of one operand: element (r, d) at base[r * ld + d], or base[d * ld + r] when transposed. dW: one after another
- * for each grain, `grain` bytes apart. */
+/* Rows x depth of one operand: element (r, d) at base[r * ld + d], or base[d * ld + r] when transposed. dW: in chunks of ld
+ * depths, `grain` bytes a grain (gemm_turn.cuh). */
 struct operand {
   const uint8_t *base;
   int64_t ld;
@@ -84,8 +84,14 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
     int32_t acc[4][4][4] = {};
     for (int32_t d0 = 0; d0 < g.a.depth; d0 += DEPTH) {
       __syncthreads();
-      fill<false, false>(ta, g.a, grain * g.a.grain, row0, d0);
-      fill<FORM == DX, FORM != DW>(tb, g.b, grain * g.b.grain, col0, d0);
+      if (FORM == DW) { /* depth d0 lies in chunk d0 / ld */
+        const int64_t chunks = g.a.depth / g.a.ld, chunk = d0 / g.a.ld, rest = d0 - chunk * g.a.ld;
+        fill<false, false>(ta, g.a, grain * g.a.grain + chunk * (g.a.grain / chunks), row0, (int32_t)rest);
+        fill<false, false>(tb, g.b, grain * g.b.grain + chunk * (g.b.grain / chunks), col0, (int32_t)rest);
+      } else {
+        fill<false, false>(ta, g.a, 0, row0, d0);
+        fill<FORM == DX, FORM != DW>(tb, g.b, 0, col0, d0);
+      }
       __syncthreads();
       for (int d = 0; d < DEPTH; d += 32) {
         uint32_t a[4][4], b[4][2];

@@ -1,13 +1,9 @@
-/* op      operands of dW turned: [rows][width] int8 -> [grain][width'][ld], a grain's rows innermost; hq rows come to one scale
- *         on the way (kernels/common/scale.h)
- * shapes  tiles of 128 rows x 128 columns; any rows, width
- * layout  ld: rows of a grain padded to 16 (bulk copies need it), the padding unspecified. Positions of width' are permuted
- * within 16 (position_of): gradients so that accumulator rows q and q + 8 are neighbours 2 q, 2 q + 1; inputs so that a
- *         thread's accumulator columns are 4 neighbours
- * work    gradients: one Philox output and 8 multiply-adds a chunk of 8 bytes
- * bytes   each read once and written once
- * determinism  integers
- * source  own */
+/* op      operands of dW turned: [rows][width] int8 -> [grain][chunk of 128 rows][width'][128], rows innermost; hq rows come to
+ * one scale on the way (kernels/common/scale.h) shapes  tiles of 128 rows x 128 columns; any rows, width layout  a tile of dW
+ * reads whole chunks: one run of memory each, where a grain's rows in one line would lie a power of two apart. Rows past the
+ * grain's last are zero. Positions of width' are permuted within 16 (position_of): gradients so that accumulator rows q and q +
+ * 8 are neighbours 2 q, 2 q + 1; inputs so that a thread's accumulator columns are 4 neighbours work    gradients: one Philox
+ * output and 8 multiply-adds a chunk of 8 bytes bytes   each read once and written once determinism  integers source  own */
 #ifndef ARB_KERNELS_CUDA_GEMM_TURN_CUH
 #define ARB_KERNELS_CUDA_GEMM_TURN_CUH
 
@@ -20,13 +16,13 @@ constexpr int THREADS = 256, SIDE = 128;
 
 struct operand {
   const int8_t *from; /* [grains * rows][width] */
-  int8_t *to;         /* [grains][up(width, 16)][ld] */
+  int8_t *to;         /* [grains][chunks][up(width, 16)][128] */
   int32_t width, tiles;
 };
 
 struct args {
   operand gradient, input; /* blocks x < gradient.tiles turn the first, the others the second */
-  int32_t rows, ld;        /* of a grain */
+  int32_t rows;            /* of a grain */
   int32_t permute;         /* 0: columns stay in order, for the portable kernel */
   const int32_t *ratio;    /* [grains * rows] */
   arb_gradient draws;
@@ -75,8 +71,7 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
   }
   __syncthreads();
   /* a thread 16 rows of 4 columns: lanes 8 groups of rows by 4 column quads, so that a warp writes 128 bytes of a column */
-  const int group = (int)threadIdx.x % 8, quad = (int)threadIdx.x / 8, row = row0 + 16 * group;
-  if (row >= g.ld) return;
+  const int group = (int)threadIdx.x % 8, quad = (int)threadIdx.x / 8, chunk = (int)(blockIdx.z * gridDim.y + blockIdx.y);
   uint32_t out[4][4]; /* [column][4 rows] */
 #pragma unroll
   for (int i = 0; i < 4; i++) {
@@ -92,8 +87,8 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
     const int32_t column = column0 + 4 * quad + j;
     if (column >= o.width) continue;
     int8_t *to = o.to +
-                 ((int64_t)blockIdx.z * ((o.width + 15) & ~15) + (g.permute ? position_of(column, gradient) : column)) * g.ld +
-                 row;
+                 ((int64_t)chunk * ((o.width + 15) & ~15) + (g.permute ? position_of(column, gradient) : column)) * SIDE +
+                 16 * group;
     *reinterpret_cast<uint4 *>(to) = make_uint4(out[j][0], out[j][1], out[j][2], out[j][3]);
   }
 }

@@ -91,7 +91,8 @@ __launch_bounds__(32)
     barriers_visible();
   }
   __syncthreads();
-  const int32_t first = share(g.units, (int32_t)blockIdx.x, g.blocks), last = share(g.units, (int32_t)blockIdx.x + 1, g.blocks);
+  const int32_t own = (int32_t)blockIdx.x;
+  const int32_t first = share(g.units, own, g.blocks), last = share(g.units, own + 1, g.blocks);
   const int32_t chunks = (int32_t)((g.v.rows_per_grain + BK - 1) / BK);
   launch_next();
   wait_previous();
@@ -106,8 +107,8 @@ __launch_bounds__(32)
           const uint32_t bar = full + 8 * stage, a = base + stage * STAGE;
           barrier_wait(empty + 8 * stage, phase);
           barrier_expect(bar, STAGE);
-          load_3d(a, &map_a, bar, c * BK, row, grain);
-          load_3d(a + A_BYTES, &map_b, bar, c * BK, col, grain);
+          load_3d(a, &map_a, bar, 0, row, grain * chunks + c);
+          load_3d(a + A_BYTES, &map_b, bar, 0, col, grain * chunks + c);
           if (++stage == STAGES) {
             stage = 0;
             phase ^= 1;
@@ -179,7 +180,7 @@ __launch_bounds__(32)
         if (u + 1 - begun == g.v.grains)
           add_tile<BN>(g.v, row, col0, id, votes);
         else {
-          uint32_t *part = g.parts + (int64_t)(2 * (int)blockIdx.x + (begun != first)) * (BN * 32) + id;
+          uint32_t *part = g.parts + (int64_t)(2 * own + (begun != first)) * (BN * 32) + id;
 #pragma unroll
           for (int i = 0; i < BN / 16; i++) part[(2 * i) * 256] = votes[i][0], part[(2 * i + 1) * 256] = votes[i][1];
         }

@@ -52,5 +52,6 @@ static int64_t m_of(const arb_rows *r) { return arb_rows_count(r); }
 
 #define SLOT(slot, parameters, arguments, ...) o->slot = watched_##slot;
 void arb_slot_wrap(arb_ops *o) {
+  o->update_many = NULL; /* its parts are watched one by one */
 #include "kernels/lockstep/slots.inc"
 }

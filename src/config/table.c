@@ -94,7 +94,7 @@ const arb_config_row arb_config_rows[] = {
     {AT(train, peak), .type = ARB_CONFIG_F32, .flags = IDENTITY, .f = {.value = 0.12f, .above = 0.0f, .below = 0.25f},
      .unit = "trit steps", .meaning = "largest step size of the schedule",
      .why = "a step may move an accumulator by at most 42 units, so peak x 42 x 4 must stay below 42"},
-    {AT(train, floor), .type = ARB_CONFIG_F32, .flags = IDENTITY, .f = {.value = 0.05f, .above = 0.0f, .most = 1.0f},
+    {AT(train, floor), .type = ARB_CONFIG_F32, .flags = IDENTITY, .f = {.value = 0.2f, .above = 0.0f, .most = 1.0f},
      .unit = "of the peak", .meaning = "step size that the schedule ends with, a half cosine after its peak"},
     {INT(train, warmup, 100, 1, MANY, 1), .flags = IDENTITY, .unit = "steps",
      .meaning = "steps over which the step size rises to its peak; at most steps"},

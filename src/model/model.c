@@ -82,6 +82,11 @@ static arb_status build(arb_model *m) {
   if (c->ranks) arb_state_shard(&m->state, c->rank, c->ranks);
   m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
   ARB_REQUIRE(m->fused.done, ARB_ERR_NOMEM, "out of host memory");
+  if (m->be->kind != ARB_BACKEND_CUDA || c->fused_update || c->ranks) return ARB_OK;
+  m->each = calloc((size_t)m->state.tensor_count, sizeof *m->each);
+  m->stacks = calloc((size_t)m->state.tensor_count, sizeof *m->stacks);
+  ARB_REQUIRE(m->each && m->stacks, ARB_ERR_NOMEM, "out of host memory");
+  for (int i = 0; i < m->state.tensor_count; i++) m->stacks[i] = &m->state.tensors[i]->w;
   return ARB_OK;
 }
 
@@ -109,6 +114,8 @@ void arb_model_destroy(arb_model **model) {
   for (int i = 0; i <= ARB_FEATURE_KINDS; i++) free(m->parts[i]);
   free(m->host_rows);
   free(m->fused.done);
+  free(m->each);
+  free(m->stacks);
   arb_guards_deinit(&m->guards);
   arb_state_deinit(&m->state);
   m->be->ops.free(m->be, m->activation_memory);
@@ -181,6 +188,15 @@ static void carve(arb_model *m) {
   m->update_work.low = arb_arena_take(a, ARB_I32, members);
   m->update_work.csum = arb_arena_take(a, ARB_U64, columns);
   m->update_work.msum = arb_arena_take(a, ARB_U64, members);
+  for (int i = 0; m->each && i < m->state.tensor_count; i++) {
+    const arb_stack *w = m->stacks[i];
+    m->each[i].s = arb_arena_take(a, ARB_U64, w->n);
+    m->each[i].top = arb_arena_take(a, ARB_I32, w->members);
+    m->each[i].low = arb_arena_take(a, ARB_I32, w->members);
+    m->each[i].csum = arb_arena_take(a, ARB_U64, w->members * w->k);
+    m->each[i].msum = arb_arena_take(a, ARB_U64, w->members);
+    m->each[i].factors = arb_arena_take(a, ARB_F32, arb_update_factors(w));
+  }
   m->fused.work = &m->update_work;
   m->fused.flips = m->flips;
 
@@ -404,6 +420,8 @@ arb_status arb_model_backward(arb_model *m, arb_pass *p) {
 arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax) {
   arb_backend *be = m->be;
   ARB_REQUIRE(!m->spec.ranks, ARB_ERR_ARG, "sharded state is updated in parts");
+  if (m->each && be->ops.update_many)
+    return be->ops.update_many(be, m->stacks, m->each, used, m->state.tensor_count, vmax, m->flips);
   for (int i = 0; i < m->state.tensor_count; i++) {
     const arb_stack *w = &m->state.tensors[i]->w;
     if (used[i] == 0) continue;

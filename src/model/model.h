@@ -51,6 +51,8 @@ typedef struct {
   int64_t *loss, *count, *flips; /* flips[2] */
   arb_work buffers;
   arb_update_work update_work;
+  arb_update_work *each;    /* [tensors] work of update_many; NULL: tensors are updated one by one */
+  const arb_stack **stacks; /* [tensors] the same tensors' stacks */
   arb_fused fused;
   arb_guards guards; /* of all arenas, once allocated with spec.guards */
 } arb_model;

@@ -73,7 +73,7 @@ ARB_NODISCARD arb_status arb_trainer_create_encoded(const arb_config *cfg, arb_b
 /* NULL-safe; nulls the handle. Collective where the run has encoders: ranks of a node share their weights. */
 void arb_trainer_destroy(arb_trainer **t);
 
-/* Step size in trit steps of step t = 1 .. steps: linear warm-up, then cosine down to 5 % of the peak. */
+/* Step size in trit steps of step t = 1 .. steps: linear warm-up, then half a cosine down to train.floor of the peak. */
 float arb_trainer_eta(const arb_config *cfg, int64_t t);
 
 /* Collective. One step: forward, backward, votes, agreement, sum over ranks, update. ARB_ERR_NUMERIC on every rank, and no

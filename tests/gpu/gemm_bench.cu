@@ -265,7 +265,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   }
   if (f == DW) {
     arb_turn::args t = {};
-    t.rows = t.ld = (int32_t)(m / 8), t.permute = 1, t.ratio = static_cast<const int32_t *>(fresh(4 * sm, 0));
+    t.rows = (int32_t)(m / 8), t.permute = 1, t.ratio = static_cast<const int32_t *>(fresh(4 * sm, 0));
     t.draws.n = (int32_t)n, t.draws.uses = 1, t.draws.stride = 1, t.draws.step = dstep;
     const dim3 grid((unsigned)((n + 127) / 128 + (k + 127) / 128), (unsigned)((m / 8 + 127) / 128), 8);
     const timing alone = measure(

@@ -89,12 +89,13 @@ exec "$@"
 RANK
 chmod +x "$scratch/rank.sh"
 export PIDS=$scratch
+saving=("${quiet[@]/checkpoint.every=0/checkpoint.every=20}")
 gone() { ! kill -0 "$1" 2>/dev/null || grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null; }
 run_two() { # LOG ARGS...: continues run "lost"
   local log=$1
   shift
-  "$mpirun" 2 "$scratch/rank.sh" "$arbdist" "$root/configs/smoke.ini" "${quiet[@]}" --set run.name=lost --set run.device=cuda --set checkpoint.every=20 \
-    --set train.steps=100000 --set dist.timeout_s=5 "$@" >"$log" 2>&1
+  "$mpirun" 2 "$scratch/rank.sh" "$arbdist" "$root/configs/smoke.ini" "${saving[@]}" --set run.name=lost --set run.device=cuda --set train.steps=100000 \
+    --set dist.timeout_s=5 "$@" >"$log" 2>&1
 }
 for signal in KILL STOP; do
   if [ "$gpus" -lt 2 ]; then skip "SIG$signal of one of two GPU ranks: this machine has one GPU"; continue; fi
@@ -117,7 +118,7 @@ for signal in KILL STOP; do
   fi
   grep -hE '^error|arbdist:' "$log" | head -n 3
   at=$(sed -n 's/^saved step \([0-9]*\).*/\1/p' "$log" | tail -n 1)
-  "$arbdist" "$root/configs/smoke.ini" "${quiet[@]}" --set run.name=lost --set run.device=cuda --set checkpoint.every=20 --set train.steps=100000 >"$log.again" 2>&1 &
+  "$arbdist" "$root/configs/smoke.ini" "${saving[@]}" --set run.name=lost --set run.device=cuda --set train.steps=100000 >"$log.again" 2>&1 &
   job=$!
   for _ in $(seq 300); do grep -q '^resumed at step' "$log.again" && break; sleep 0.1; done
   kill -9 $job 2>/dev/null

@@ -44,7 +44,7 @@ same() { if [ -n "$2" ] && [ "$2" = "$3" ]; then pass "$1 ($2)"; else fail "$1: 
 for t in "$build"/test_*cuda "$build"/gemm_check "$build"/tests/gpu/test_*cuda "$build"/tests/gpu/gemm_check; do
   [ -x "$t" ] || continue
   name=$(basename "$t")
-  timeout 300 "$t" >"$logs/$name.log" 2>&1
+  LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout 300 "$t" >"$logs/$name.log" 2>&1
   rc=$?
   line=$(grep -oE '[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?' "$logs/$name.log" | tail -n 1)
   note "$name: ${line:-no totals} (exit $rc)"

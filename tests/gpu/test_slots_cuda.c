@@ -419,7 +419,8 @@ static void update_slots(int members, const int64_t *rows, int64_t k, int range)
   const int64_t grains = 1 + gpu_below(31);
   for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
     arb_backend *be = on_gpu ? gpu : ref;
-    const arb_update_work work = {AT(uint64_t, s), AT(int32_t, top), AT(int32_t, low), AT(uint64_t, csum), AT(uint64_t, msum)};
+    const arb_update_work work = {AT(uint64_t, s),    AT(int32_t, top),   AT(int32_t, low),
+                                  AT(uint64_t, csum), AT(uint64_t, msum), NULL};
     MUST(be->ops.vote_rows(be, &t.side[on_gpu], &work));
     MUST(be->ops.vote_columns(be, &t.side[on_gpu], &work));
     MUST(be->ops.update(be, &t.side[on_gpu], &work, grains, 127 / (int)grains, AT(int64_t, flips)));
@@ -447,7 +448,7 @@ static void slice_slots(int members, const int64_t *rows, int64_t k) {
     w.e += first;
     w.p += first;
     w.r += first;
-    arb_update_work work = {AT(uint64_t, s), AT(int32_t, top), AT(int32_t, low), AT(uint64_t, csum), AT(uint64_t, msum)};
+    arb_update_work work = {AT(uint64_t, s), AT(int32_t, top), AT(int32_t, low), AT(uint64_t, csum), AT(uint64_t, msum), NULL};
     MUST(be->ops.vote_rows(be, &w, &work));
     MUST(be->ops.vote_columns(be, &w, &work));
     MUST(be->ops.update(be, &w, &work, 4, 31, AT(int64_t, flips)));
@@ -481,6 +482,50 @@ static void shard_slots(int64_t n, int64_t k) {
   for (int64_t i = 0; i < n * k; i++) kept &= arb_code_trit(back->ref[i]) == arb_code_trit(code->ref[i]);
   gpu_check(kept, "trits: packing keeps them");
   compare();
+}
+
+/* update_many against the three slots of the reference, stack by stack. */
+static void many_slots(int count) {
+  enum { MOST_STACKS = 5 };
+  stacks t[MOST_STACKS];
+  both *work[MOST_STACKS][6], *flips;
+  int64_t grains[MOST_STACKS];
+  begin("update_many", count, 0, 0, 0);
+  for (int i = 0; i < count; i++) {
+    const int members = 1 + (int)gpu_below(2);
+    const int64_t rows[2] = {1 + gpu_below(90), 1 + gpu_below(40)},
+                  k = gpu_below(2) ? 16 * (1 + gpu_below(30)) : 1 + gpu_below(500);
+    make_stack(&t[i], members, rows, k, 1, i % 2 ? 15 : 127);
+    const arb_stack *w = &t[i].side[0];
+    grains[i] = gpu_below(6);
+    work[i][0] = make(size_of(w->n, 1, 8), BYTES), work[i][1] = make(size_of(members, 1, 4), BYTES);
+    work[i][2] = make(size_of(members, 1, 4), BYTES), work[i][3] = make(size_of(members, k, 8), BYTES);
+    work[i][4] = make(size_of(members, 1, 8), BYTES);
+  }
+  flips = make(16, BYTES), bytes(flips, 0, 3);
+  send();
+  float *factors[MOST_STACKS];
+  arb_update_work device[MOST_STACKS];
+  const arb_stack *stack[MOST_STACKS];
+  for (int i = 0; i < count; i++) {
+    int on_gpu = 0;
+    arb_update_work w = {AT(uint64_t, work[i][0]), AT(int32_t, work[i][1]),  AT(int32_t, work[i][2]),
+                         AT(uint64_t, work[i][3]), AT(uint64_t, work[i][4]), NULL};
+    if (grains[i]) {
+      MUST(ref->ops.vote_rows(ref, &t[i].side[0], &w));
+      MUST(ref->ops.vote_columns(ref, &t[i].side[0], &w));
+      MUST(ref->ops.update(ref, &t[i].side[0], &w, grains[i], 15, AT(int64_t, flips)));
+    }
+    on_gpu = 1;
+    MUST(gpu->ops.alloc(gpu, (size_t)arb_update_factors(&t[i].side[1]) * sizeof(float), (void **)&factors[i]));
+    device[i] = (arb_update_work){AT(uint64_t, work[i][0]), AT(int32_t, work[i][1]),  AT(int32_t, work[i][2]),
+                                  AT(uint64_t, work[i][3]), AT(uint64_t, work[i][4]), factors[i]};
+    stack[i] = &t[i].side[1];
+  }
+  const int on_gpu = 1;
+  MUST(gpu->ops.update_many(gpu, stack, device, grains, count, 15, AT(int64_t, flips)));
+  compare();
+  for (int i = 0; i < count; i++) gpu->ops.free(gpu, factors[i]);
 }
 
 static void start_slots(int members, const int64_t *rows, int64_t k) {
@@ -560,6 +605,7 @@ int main(int argc, char **argv) {
     grad_slots(members, rows, i % STYLES);
     update_slots(members, rows, k, i % 3 ? 15 : 127);
     start_slots(members, rows, k);
+    if (gpu->ops.update_many) many_slots(1 + (int)gpu_below(4));
     slice_slots(members, rows, k);
     shard_slots(any_width(), k);
     if (i % 2) product_slots(members, rows, k, 1 + gpu_below(40));

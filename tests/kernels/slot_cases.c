@@ -440,7 +440,7 @@ static int plan_update(const problem *p, output *o) {
   return 11;
 }
 static arb_status run_update(arb_backend *be, const problem *p, void *const *o) {
-  const arb_update_work work = {o[0], o[1], o[2], o[3], o[4]};
+  const arb_update_work work = {o[0], o[1], o[2], o[3], o[4], NULL};
   arb_stack w = p->w;
   w.code = o[5];
   w.p = o[6];
@@ -468,7 +468,7 @@ static int plan_update_slice(const problem *p, output *o) {
   return 11;
 }
 static arb_status run_update_slice(arb_backend *be, const problem *p, void *const *o) {
-  const arb_update_work work = {o[0], o[1], o[2], o[3], o[4]};
+  const arb_update_work work = {o[0], o[1], o[2], o[3], o[4], NULL};
   arb_stack w = some_rows(p);
   w.votes += w.first * w.k;
   w.code = o[5];

@@ -74,7 +74,7 @@ static void place(arb_stack *w, everything *x) {
   w->m = x->m;
   w->votes = x->votes;
 }
-static arb_update_work work_of(everything *x) { return (arb_update_work){x->s, x->top, x->low, x->csum, x->msum}; }
+static arb_update_work work_of(everything *x) { return (arb_update_work){x->s, x->top, x->low, x->csum, x->msum, NULL}; }
 
 /* Rows of the whole that the slice holds: its arrays begin with them. */
 static void same_rows(const arb_stack *slice, const everything *got, const everything *want) {

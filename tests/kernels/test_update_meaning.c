@@ -36,7 +36,7 @@ static arb_stack stack_of(everything *x) {
 
 static void update(everything *x, uint64_t seed, uint32_t step, float eta_units, int64_t grains, int vmax) {
   const arb_stack w = stack_of(x);
-  const arb_update_work work = {x->s, x->top, x->low, x->csum, x->msum};
+  const arb_update_work work = {x->s, x->top, x->low, x->csum, x->msum, NULL};
   arb_assert_ok(be->ops.begin_step(be, seed, step, eta_units));
   arb_assert_ok(be->ops.vote_rows(be, &w, &work));
   arb_assert_ok(be->ops.vote_columns(be, &w, &work));
@@ -80,7 +80,7 @@ static void test_sums(void **state) {
     for (int n = 0; n < N; n++) x.p[n] = (int8_t)sample_between(-spread, spread);
     if (round % 5 == 0) memset(x.votes + FIRST * K, 0, (N - FIRST) * K);
     const arb_stack w = stack_of(&x);
-    const arb_update_work work = {x.s, x.top, x.low, x.csum, x.msum};
+    const arb_update_work work = {x.s, x.top, x.low, x.csum, x.msum, NULL};
     arb_assert_ok(be->ops.vote_rows(be, &w, &work));
     arb_assert_ok(be->ops.vote_columns(be, &w, &work));
     for (int m = 0; m < MEMBERS; m++) {
@@ -123,7 +123,7 @@ static void test_long_row(void **state) {
   memset(w.votes, 127, (size_t)k);
   memset(w.votes + k, -127, (size_t)k);
   w.votes[k + 5] = 1;
-  const arb_update_work work = {s, &top, &low, csum, &msum};
+  const arb_update_work work = {s, &top, &low, csum, &msum, NULL};
   arb_assert_ok(be->ops.vote_rows(be, &w, &work));
   arb_assert_ok(be->ops.vote_columns(be, &w, &work));
   assert_int_equal(s[0], k * 16129);
@@ -364,7 +364,7 @@ static void test_unused(void **state) {
   x.flips[0] = x.flips[1] = 7;
   before = x;
   const arb_stack w = stack_of(&x);
-  const arb_update_work work = {x.s, x.top, x.low, x.csum, x.msum};
+  const arb_update_work work = {x.s, x.top, x.low, x.csum, x.msum, NULL};
   arb_assert_ok(be->ops.update(be, &w, &work, 0, 15, x.flips)); /* no grain used the tensor */
   assert_memory_equal(&x, &before, sizeof x);
 
