@@ -266,7 +266,11 @@ arb_status arb_trainer_report(arb_trainer *t, FILE *out) {
     fprintf(out, "  %.1f %% of the names are generated right; the most frequent one is %.1f %%: %.2f x\n", 100.0 * right,
             100.0 * by_chance, by_chance > 0.0 ? right / by_chance : 0.0);
   }
-  for (int k = 0; k < ARB_MEDIA_KINDS && out; k++)
-    if (t->media->encoder[k]) fprintf(out, "encoder of %ss: %s\n", k ? "recording" : "image", t->media->encoder[k]->model);
+  for (int k = 0; k < ARB_MEDIA_KINDS && out; k++) {
+    if (!t->media->encoder[k]) continue;
+    fprintf(out, "encoder of %ss: %s\n", k ? "recording" : "image", t->media->encoder[k]->model);
+    if (strstr(t->media->encoder[k]->model, "synthetic"))
+      fprintf(out, "published weights: not run (sidecars.%s names their folder)\n", k ? "moonshine" : "dino");
+  }
   return ARB_OK;
 }
