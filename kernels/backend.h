@@ -199,9 +199,6 @@ typedef struct {
    * non-finite flag is up. */
   arb_status (*update)(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                        int64_t *flips);
-  /* The three above for `count` stacks, each with its own work and grains (optional: NULL where a call costs nothing). */
-  arb_status (*update_many)(arb_backend *be, const arb_stack *const *w, const arb_update_work *work, const int64_t *grains,
-                            int count, int vmax, int64_t *flips);
 
   /* ---- sharded state: what ranks send each other of their rows ----
    * Rows in blocks: row r lies at (r / per_block) * stride + (r % per_block) * (bytes a row), as an all-gather leaves them. */
@@ -223,6 +220,11 @@ typedef struct {
   arb_status (*record_end)(arb_backend *be, void **sequence);
   arb_status (*replay)(arb_backend *be, void *sequence);
   void (*sequence_free)(arb_backend *be, void *sequence);
+
+  /* ---- many updates (optional: NULL where a call costs nothing) ---- */
+  /* vote_rows, vote_columns and update for `count` stacks, each with its own work and grains. */
+  arb_status (*update_many)(arb_backend *be, const arb_stack *const *w, const arb_update_work *work, const int64_t *grains,
+                            int count, int vmax, int64_t *flips);
 
   /* ---- measurement (optional: NULL where a backend does not measure) ---- */
   /* Time and calls of operation `index` since the last reset; ARB_ERR_ARG past the last one. reset: start over, index ignored.

@@ -330,7 +330,7 @@ static void test_identity(void **state) {
   static const char want[] =
       "run.seed=1\nmodel.dim=512\nmodel.embed_channels=256\nmodel.layers=6\nmodel.glu_hidden=1408\nmodel.memory=on\n"
       "train.steps=800\ntrain.sequences=64\ntrain.context=512\ntrain.grains=8\ntrain.peak=0x1.eb851ep-4\ntrain.floor=0x1."
-      "99999ap-5\n"
+      "99999ap-3\n"
       "train.warmup=100\n"
       "train.vote_bits=8\n";
   char base[ARB_CONFIG_RESOLVED_BYTES], text[ARB_CONFIG_RESOLVED_BYTES];
