@@ -12,6 +12,7 @@
 #include "src/checkpoint/hdf5_lock.h"
 
 enum {
+  /* Raised when the layout changes, or the arithmetic: going on from an older state would not be what a straight run gives. */
   ARB_CKPT_VERSION = 2,
   ARB_CKPT_PATH = 4096,
   ARB_CKPT_TENSOR = 128,    /* bytes of a tensor's name, NUL included */
