@@ -20,8 +20,9 @@ namespace {
 
 constexpr int MAX_DEVICES = 64;
 
-/* Forward and dx tiles; dW has WIDE and NARROW. The order is that of arb_cuda_gemm_path(1 + variant). */
+/* Tiles of forward and dx; those of dW (pick_votes). The order is that of arb_cuda_gemm_path(2 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
+enum vote_kind { VOTE_WIDE_PAIR, VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_QUAD_ALONE, VOTE_WIDE_QUAD, VOTE_KINDS };
 
 int g_path = -1, g_variant = -1;
 
@@ -94,17 +95,24 @@ cudaError_t resident(K kernel, int threads, int shared, int cluster, int *cluste
   return *clusters > 0 ? cudaSuccess : cudaErrorLaunchOutOfResources;
 }
 
+/* early: the kernel may start before the one in front of it has ended; it waits for that one's writes itself. */
 template <typename... P, typename... A>
-cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, int clusters, int cluster, int threads, int shared, bool early,
+cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, dim3 grid, int cluster, int threads, int shared, bool early,
                    A... args) {
   cudaLaunchAttribute a[2];
-  a[0].id = cudaLaunchAttributeClusterDimension;
-  a[0].val.clusterDim.x = (unsigned)cluster, a[0].val.clusterDim.y = 1, a[0].val.clusterDim.z = 1;
-  a[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  a[1].val.programmaticStreamSerializationAllowed = 1;
+  unsigned count = 0;
+  if (early) {
+    a[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    a[count].id = cudaLaunchAttributeClusterDimension;
+    a[count].val.clusterDim.x = (unsigned)cluster, a[count].val.clusterDim.y = 1, a[count].val.clusterDim.z = 1;
+    count++;
+  }
   cudaLaunchConfig_t c = {};
-  c.gridDim = dim3((unsigned)(clusters * cluster)), c.blockDim = dim3((unsigned)threads), c.dynamicSmemBytes = (size_t)shared;
-  c.stream = stream, c.attrs = a, c.numAttrs = early ? 2 : 1;
+  c.gridDim = grid, c.blockDim = dim3((unsigned)threads), c.dynamicSmemBytes = (size_t)shared;
+  c.stream = stream, c.attrs = a, c.numAttrs = count;
   return cudaLaunchKernelEx(&c, kernel, args...);
 }
 
@@ -129,7 +137,8 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
   g.group = (g.col_tiles + groups - 1) / groups;
   const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
   const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
-  return launch(kernel, stream, clusters, CLUSTER, arb_wgmma::threads(BLOCKS), shared, true, map_a, map_b, g);
+  return launch(kernel, stream, dim3((unsigned)(clusters * CLUSTER)), CLUSTER, arb_wgmma::threads(BLOCKS), shared, true, map_a,
+                map_b, g);
 }
 
 cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
@@ -148,7 +157,8 @@ cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda,
   g.m_tiles = (int32_t)(up(g.m, ROWS) / ROWS);
   g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
   const int64_t units = (int64_t)g.m_tiles * g.col_tiles;
-  return launch(kernel, stream, (int)(units < held[device] ? units : held[device]), 1, THREADS, SHARED, true, map_a, map_b, g);
+  const unsigned blocks = (unsigned)(units < held[device] ? units : held[device]);
+  return launch(kernel, stream, dim3(blocks), 1, THREADS, SHARED, true, map_a, map_b, g);
 }
 
 cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
@@ -181,36 +191,38 @@ cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t 
   }
 }
 
-template <int BN, int STAGES, int BLOCKS>
+template <int BN, int STAGES, int BLOCKS, int CM, int CN>
 cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts) {
   static int held[MAX_DEVICES];
-  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>();
-  auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS>;
+  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>(), cluster = CM * CN;
+  auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS, CM, CN>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, 1, &held[device])) != cudaSuccess)
+  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, cluster, &held[device])) != cudaSuccess)
     return err;
   CUtensorMap map_a, map_b;
   const uint64_t chunks = (uint64_t)(up(v.rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE) * (uint64_t)v.grains,
                  n = (uint64_t)up(v.n, 16), k = (uint64_t)up(v.k, 16);
   const uint64_t dim_a[3] = {arb_turn::SIDE, n, chunks}, dim_b[3] = {arb_turn::SIDE, k, chunks};
   const uint64_t stride_a[2] = {arb_turn::SIDE, arb_turn::SIDE * n}, stride_b[2] = {arb_turn::SIDE, arb_turn::SIDE * k};
-  const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM, 1}, box_b[3] = {arb_wgmma_dw::BK, BN, 1};
+  const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM / CN, 1}, box_b[3] = {arb_wgmma_dw::BK, BN / CM, 1};
   if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
   arb_wgmma_dw::args g;
   g.v = v;
-  g.row_tiles = (int32_t)(up(v.n, arb_wgmma_dw::BM) / arb_wgmma_dw::BM);
-  g.col_tiles = (int32_t)(up(v.k, BN) / BN);
+  g.row_tiles = (int32_t)(up(v.n, CM * arb_wgmma_dw::BM) / (CM * arb_wgmma_dw::BM));
+  g.col_tiles = (int32_t)(up(v.k, CN * BN) / (CN * BN));
   g.units = g.row_tiles * g.col_tiles * v.grains;
-  const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)), limit = held[device] < most ? held[device] : most;
-  g.blocks = g.units < limit ? g.units : limit;
+  const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)) / cluster, limit = held[device] < most ? held[device] : most;
+  g.clusters = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = launch(kernel, stream, g.blocks, 1, arb_wgmma_dw::threads(BLOCKS), shared, true, map_a, map_b, g)) != cudaSuccess)
+  if ((err = launch(kernel, stream, dim3((unsigned)(g.clusters * cluster)), cluster, arb_wgmma_dw::threads(BLOCKS), shared, true,
+                    map_a, map_b, g)) != cudaSuccess)
     return err;
   bool shared_tiles = false; /* does a share end inside a tile? */
-  for (int i = 1; i < g.blocks && !shared_tiles; i++) shared_tiles = arb_wgmma_dw::share(g.units, i, g.blocks) % v.grains != 0;
+  for (int i = 1; i < g.clusters && !shared_tiles; i++)
+    shared_tiles = arb_wgmma_dw::share(g.units, i, g.clusters) % v.grains != 0;
   if (!shared_tiles) return cudaSuccess;
-  return launch(arb_wgmma_dw::join<BN>, stream, g.row_tiles * g.col_tiles, 1, 256, 0, true, g);
+  return launch(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)), 1, 256, 0, true, g);
 }
 
 cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
@@ -219,10 +231,22 @@ cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *t
   if (kind < 0) { /* wide tiles where they leave no multiprocessor idle longer than narrow ones do */
     const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
                   narrow = rows * (up(v.k, 128) / 128);
-    kind = 2 * up(wide, sms) <= up(narrow, sms) ? WIDE : NARROW;
+    kind = 2 * up(wide, sms) <= up(narrow, sms) ? VOTE_WIDE : VOTE_QUAD;
   }
-  if (kind == WIDE || kind == WIDE_PAIR) return votes<256, 4, 1>(stream, device, tq, q, v, parts);
-  return votes<128, 3, 2>(stream, device, tq, q, v, parts);
+  switch (kind) {
+    case VOTE_WIDE_PAIR:
+      return votes<256, 4, 1, 2, 1>(stream, device, tq, q, v, parts);
+    case VOTE_WIDE:
+      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts);
+    case VOTE_QUAD:
+      return votes<128, 3, 2, 2, 2>(stream, device, tq, q, v, parts);
+    case VOTE_QUAD_ALONE:
+      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts);
+    case VOTE_WIDE_QUAD:
+      return votes<256, 4, 1, 2, 2>(stream, device, tq, q, v, parts);
+    default:
+      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts);
+  }
 }
 
 /* The operand as bulk copies want it: itself, or a padded copy at *work, which moves on. */
@@ -255,7 +279,7 @@ bool shape_ok(int64_t m, int64_t k, int64_t n) {
 
 extern "C" int arb_cuda_gemm_path(int wanted) {
   g_path = wanted < 0 ? -1 : wanted == 0 ? 0 : 1;
-  g_variant = wanted > 1 && wanted < 2 + TILE_KINDS ? wanted - 2 : -1;
+  g_variant = wanted > 1 && wanted < 2 + VOTE_KINDS ? wanted - 2 : -1;
   device_facts f;
   int id;
   if (facts(&f, &id) != cudaSuccess) return 0;
@@ -339,15 +363,13 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   uint8_t *at = static_cast<uint8_t *>(work);
   int32_t *cexp = reinterpret_cast<int32_t *>(at);
   at += up(4 * (int64_t)d->grains, 256);
-  int32_t *ratio = reinterpret_cast<int32_t *>(at);
-  at += up(4 * rows, 256);
+  uint32_t *most = reinterpret_cast<uint32_t *>(at);
+  at += up(4 * arb_turn::PARTS * (int64_t)d->grains, 256);
   int8_t *tq = reinterpret_cast<int8_t *>(at);
   const int64_t turned = up(d->rows_per_grain, arb_turn::SIDE);
   at += up(turned * d->grains * up(d->n, 16), 256);
   int8_t *q = reinterpret_cast<int8_t *>(at);
   at += up(turned * d->grains * up(d->k, 16), 256);
-  arb_ratio_kernel<<<(unsigned)d->grains, 1024, 0, stream>>>((int32_t)d->rows_per_grain, d->sh, d->s, cexp, ratio,
-                                                             d->nonfinite);
   arb_vote_args v = {};
   v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
   v.grains = d->grains, v.first = d->first, v.stride = d->stride;
@@ -356,12 +378,15 @@ extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cud
   t.gradient = {d->hq, tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
   t.input = {d->q, q, (int32_t)d->k, (int32_t)(up(d->k, arb_turn::SIDE) / arb_turn::SIDE)};
   const bool hopper = f.hopper && g_path != 0;
-  t.rows = (int32_t)d->rows_per_grain, t.permute = hopper, t.ratio = ratio;
+  t.rows = (int32_t)d->rows_per_grain, t.permute = hopper;
+  t.sh = d->sh, t.s = d->s, t.most = most, t.cexp = cexp, t.nonfinite = d->nonfinite;
   t.draws.n = (int32_t)d->n, t.draws.uses = 1, t.draws.tensor = d->tensor, t.draws.step = d->step;
   t.draws.first = d->first, t.draws.stride = d->stride;
   const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(turned / arb_turn::SIDE), (unsigned)d->grains);
-  arb_turn::turn<<<grid, arb_turn::THREADS, 0, stream>>>(t);
-  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  const dim3 parts((unsigned)arb_turn::PARTS, (unsigned)d->grains);
+  if ((err = launch(arb_turn::weigh, stream, parts, 1, arb_turn::THREADS, 0, hopper, t.rows, d->sh, d->s, most)) != cudaSuccess)
+    return err;
+  if ((err = launch(arb_turn::turn, stream, grid, 1, arb_turn::THREADS, 0, hopper, t)) != cudaSuccess) return err;
   if (!hopper) {
     arb_mma::args g = {};
     g.a = {reinterpret_cast<const uint8_t *>(tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)turned, turned * up(d->n, 16)};

@@ -62,7 +62,7 @@ typedef struct {
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
 
 /* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.
- * 2 .. 6 force one tile of the sm_90a kernels (gemm.cu, tile_kind). For tests and measurements; process-wide. Returns the path
+ * 2 .. 7 force one tile of the sm_90a kernels (gemm.cu, tile_kind and vote_kind). For tests and measurements; process-wide. Returns the path
  * that the current device would take. */
 int arb_cuda_gemm_path(int wanted);
 

@@ -1,9 +1,13 @@
 /* op      operands of dW turned: [rows][width] int8 -> [grain][chunk of 128 rows][width'][128], rows innermost; hq rows come to
- * one scale on the way (kernels/common/scale.h) shapes  tiles of 128 rows x 128 columns; any rows, width layout  a tile of dW
- * reads whole chunks: one run of memory each, where a grain's rows in one line would lie a power of two apart. Rows past the
- * grain's last are zero. Positions of width' are permuted within 16 (position_of): gradients so that accumulator rows q and q +
- * 8 are neighbours 2 q, 2 q + 1; inputs so that a thread's accumulator columns are 4 neighbours work    gradients: one Philox
- * output and 8 multiply-adds a chunk of 8 bytes bytes   each read once and written once determinism  integers source  own */
+ *         one scale on the way (kernels/common/scale.h)
+ * shapes  tiles of 128 rows x 128 columns; any rows, width
+ * layout  a tile of dW reads whole chunks: one run of memory each, where a grain's rows in one line would lie a power of two
+ *         apart. Rows past the grain's last are zero. Positions of width' are permuted within 16 (position_of): gradients so that
+ *         accumulator rows q and q + 8 are neighbours 2 q, 2 q + 1; inputs so that a thread's accumulator columns are 4 neighbours
+ * work    gradients: one Philox output and 8 multiply-adds a chunk of 8 bytes
+ * bytes   each read once and written once; row scales once more, for the grain's largest weight (weigh)
+ * determinism  integers; a maximum
+ * source  own */
 #ifndef ARB_KERNELS_CUDA_GEMM_TURN_CUH
 #define ARB_KERNELS_CUDA_GEMM_TURN_CUH
 
@@ -12,7 +16,7 @@
 
 namespace arb_turn {
 
-constexpr int THREADS = 256, SIDE = 128;
+constexpr int THREADS = 256, SIDE = 128, PARTS = 32;
 
 struct operand {
   const int8_t *from; /* [grains * rows][width] */
@@ -24,9 +28,38 @@ struct args {
   operand gradient, input; /* blocks x < gradient.tiles turn the first, the others the second */
   int32_t rows;            /* of a grain */
   int32_t permute;         /* 0: columns stay in order, for the portable kernel */
-  const int32_t *ratio;    /* [grains * rows] */
+  const float *sh, *s;     /* [grains * rows]: scales of the rows, weight = sh * s */
+  const uint32_t *most;    /* [grains][PARTS]: bits of the largest weights */
+  int32_t *cexp;           /* [grains], written */
+  int *nonfinite;
   arb_gradient draws;
 };
+
+/* Both of these start while the kernel in front still runs. */
+__device__ __forceinline__ void previous_done() {
+#if ARB_HAVE_WGMMA
+  arb_ptx::wait_previous();
+#endif
+}
+
+/* most[grain][part] = bits of the largest weight in a PARTS-th of a grain's rows. Grid (PARTS, grains). A NaN is larger than
+ * anything as bits. */
+static __global__ void __launch_bounds__(THREADS)
+    weigh(int32_t rows, const float *__restrict__ sh, const float *__restrict__ s, uint32_t *__restrict__ most) {
+  __shared__ uint32_t part[THREADS / 32];
+  arb_prep::next_may_start();
+  previous_done();
+  const int64_t row0 = (int64_t)blockIdx.y * rows;
+  uint32_t bits = 0;
+  for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < rows; i += PARTS * THREADS)
+    bits = max(bits, arb_bits_of_f32(sh[row0 + i] * s[row0 + i]));
+  bits = __reduce_max_sync(ARB_CUDA_FULL, bits);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = bits;
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  bits = __reduce_max_sync(ARB_CUDA_FULL, threadIdx.x < THREADS / 32 ? part[threadIdx.x] : 0u);
+  if (threadIdx.x == 0) most[(int)blockIdx.y * PARTS + (int)blockIdx.x] = bits;
+}
 
 __device__ __forceinline__ int32_t position_of(int32_t column, bool gradient) {
   return gradient ? ((column & ~15) | ((column & 15) >> 1) | ((column & 1) << 3)) : arb_prep::permuted_row16(column);
@@ -51,6 +84,17 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
   const int piece = (int)threadIdx.x % 8, at = column0 + 16 * piece;
   const uint32_t step = g.draws.step->step, grain = (uint32_t)(g.draws.first + (int32_t)blockIdx.z * g.draws.stride);
   const arb_philox_key key = arb_philox_key_of(g.draws.step->seed, ARB_DRAW_DW);
+  arb_prep::next_may_start();
+  previous_done();
+  int c = ARB_NO_SCALE;
+  if (gradient) {
+    const uint32_t most = __reduce_max_sync(ARB_CUDA_FULL, g.most[(int)blockIdx.z * PARTS + (int)threadIdx.x % 32]);
+    if (most < ARB_F32_INF_BITS) c = arb_rows_exponent(arb_f32_of_bits(most));
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+      g.cexp[blockIdx.z] = c;
+      if (most >= ARB_F32_INF_BITS) *g.nonfinite = 1;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < SIDE / 32; i++) {
     const int r = (int)threadIdx.x / 8 + 32 * i;
@@ -58,7 +102,8 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
     if (row0 + r < g.rows && at < o.width) {
       x = load16(o.from + (first + row0 + r) * o.width, at, o.width, wide);
       if (gradient) {
-        const int32_t ratio = g.ratio[first + row0 + r];
+        const int64_t row = first + row0 + r;
+        const int32_t ratio = arb_row_ratio(g.sh[row] * g.s[row], c);
         const arb_philox_block a = arb_gradient_draws(g.draws, key, step, grain, (uint32_t)(row0 + r), at);
         x.x = arb_rescale4(x.x, ratio, a.v[0], a.v[1]);
         x.y = arb_rescale4(x.y, ratio, a.v[2], a.v[3]);

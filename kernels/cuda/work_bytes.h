@@ -10,14 +10,14 @@
 static inline int64_t arb_cuda_round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 /* Any of the three products. Forward and dx: gains, trits of the whole stack as int8, a padded copy of the operand. dW: scales
- * of grains and rows, both operands turned, parts of tiles. */
+ * of grains, both operands turned, parts of tiles. */
 static inline size_t arb_cuda_product_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n) {
   const int64_t m = rows_per_grain * grains, turned = arb_cuda_round_up(rows_per_grain, 128) * grains;
   const int64_t k16 = arb_cuda_round_up(k, 16), n16 = arb_cuda_round_up(n, 16), wide = k16 > n16 ? k16 : n16;
   const int64_t rows = arb_cuda_round_up(n, 32) * k16, columns = arb_cuda_round_up(k, 32) * n16;
   const int64_t product = arb_cuda_round_up(4 * arb_cuda_round_up(wide, 32), 256) +
                           arb_cuda_round_up(rows > columns ? rows : columns, 256) + arb_cuda_round_up(m * wide, 256);
-  const int64_t dw = arb_cuda_round_up(4 * grains, 256) + arb_cuda_round_up(4 * m, 256) + arb_cuda_round_up(turned * n16, 256) +
+  const int64_t dw = arb_cuda_round_up(4 * grains, 256) + arb_cuda_round_up(128 * grains, 256) + arb_cuda_round_up(turned * n16, 256) +
                      arb_cuda_round_up(turned * k16, 256) + ARB_CUDA_DW_PART_BYTES;
   return (size_t)(product > dw ? product : dw);
 }

@@ -28,7 +28,8 @@ namespace {
 
 constexpr double PEAK_INT8 = 1979e12;
 const char *const VARIANTS[] = {"portable", "auto", "256 pair", "256", "128 pair", "128", "still"};
-const int PATHS[] = {0, -1, 2, 3, 4, 5, 6};
+const char *const VOTES[] = {"portable", "auto", "256, 2x1", "256", "128, 2x2", "128", "128, 2x2, one", "256, 2x2"};
+const int PATHS[] = {0, -1, 2, 3, 4, 5, 6, 7};
 
 struct timing {
   double us, low, high;
@@ -204,7 +205,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   CHECK(cudaDeviceSynchronize());
   CHECK(cudaMemcpy(dstep, &step, sizeof step, cudaMemcpyHostToDevice));
   CHECK(cudaMemset(p, 17, sn));
-  int *flag = static_cast<int *>(fresh(sizeof(int), 0));
+  int *flag = static_cast<int *>(fresh(8 * sizeof(int), 0));
   auto call = [&](int set) {
     const size_t i = (size_t)set, j = i % 2;
     const auto *x = static_cast<const int8_t *>(q[i]), *h = static_cast<const int8_t *>(hq[i]);
@@ -224,15 +225,14 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   };
   for (int path : PATHS) {
     if (path == 0 && (int8_library || m * k * n > (int64_t)32768 * 512 * 512)) continue;
-    if (path == 6 && (f == DW || (f == FORWARD ? k : n) > 512)) continue;
-    if (f == DW && (path == 2 || path == 4)) continue; /* no pairs there */
+    if (f != DW && (path == 7 || (path == 6 && (f == FORWARD ? k : n) > 512))) continue;
     arb_cuda_gemm_path(path);
     if (once) { /* for a profiler */
       call(0);
       continue;
     }
     const timing t = measure(sets, call, about);
-    line(NAMES[f], m, k, n, VARIANTS[path < 1 ? path == -1 : path], t, against, name);
+    line(NAMES[f], m, k, n, (f == DW ? VOTES : VARIANTS)[path < 1 ? path == -1 : path], t, against, name);
   }
   arb_cuda_gemm_path(-1);
   if (once) {
@@ -265,7 +265,9 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   }
   if (f == DW) {
     arb_turn::args t = {};
-    t.rows = (int32_t)(m / 8), t.permute = 1, t.ratio = static_cast<const int32_t *>(fresh(4 * sm, 0));
+    t.rows = (int32_t)(m / 8), t.permute = 1, t.sh = t.s = static_cast<const float *>(s[0]);
+    t.most = static_cast<const uint32_t *>(fresh(4 * 8 * arb_turn::PARTS, 3));
+    t.cexp = reinterpret_cast<int32_t *>(flag), t.nonfinite = flag;
     t.draws.n = (int32_t)n, t.draws.uses = 1, t.draws.stride = 1, t.draws.step = dstep;
     const dim3 grid((unsigned)((n + 127) / 128 + (k + 127) / 128), (unsigned)((m / 8 + 127) / 128), 8);
     const timing alone = measure(
