@@ -24,8 +24,13 @@ size_t arb_host_slot_bytes(const arb_backend *be, int64_t rows, int64_t rows_per
 }
 
 size_t arb_backend_work_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w) {
-  if (be->kind == ARB_BACKEND_CUDA) return arb_cuda_work_bytes(rows, rows_per_grain, w->n, w->k, w->members, w->uses);
+  if (be->kind == ARB_BACKEND_CUDA) return arb_cuda_work_bytes(rows, w->n, w->k, w->members, w->uses);
   return arb_host_slot_bytes(be, rows, rows_per_grain, w) + arb_host_rescale_bytes(rows, w->n);
+}
+
+size_t arb_backend_side_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w) {
+  if (be->kind != ARB_BACKEND_CUDA || w->uses > 1) return 0;
+  return arb_cuda_dw_work_bytes(rows_per_grain, (rows + rows_per_grain - 1) / rows_per_grain, w->k, w->n) + 256;
 }
 
 size_t arb_backend_scratch_bytes(const arb_backend *be, int64_t width) {

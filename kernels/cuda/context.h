@@ -18,8 +18,11 @@ typedef struct {
   arb_u128 *partial;      /* device, [ARB_CUDA_PARTIALS] */
   arb_u128 *host_partial; /* pinned */
   int *host_flag;         /* pinned */
-  void *work;             /* device work memory of one slot call; grows */
-  size_t work_bytes;
+  void *work;             /* device work memory of slot calls; grows. Its end belongs to the products of dW (side) */
+  size_t work_bytes, main_bytes, side_bytes;
+  cudaStream_t side;      /* in a recorded sequence: products of dW, beside what follows on `stream` */
+  cudaEvent_t turned, voted;
+  int recording, side_busy;
   int multiprocessors;
   size_t shared_block, shared_multiprocessor; /* bytes of shared memory: most of a block, all of a multiprocessor */
   int sync_launches, products_plain;
@@ -38,6 +41,10 @@ static inline arb_cuda *arb_cuda_of(arb_backend *be) { return (arb_cuda *)be->ct
 
 /* Device work memory for the inside of one slot call, content unspecified. */
 ARB_NODISCARD arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out);
+/* The same for linear_dw_vote, whose products may still run when the slots after it do. */
+ARB_NODISCARD arb_status arb_cuda_side_work(arb_cuda *c, size_t bytes, void **out);
+/* From here on `stream` waits for the votes that products on `side` cast. Slots that read votes or p, or change p, call it. */
+ARB_NODISCARD arb_status arb_cuda_join_side(arb_cuda *c);
 /* Before and after a launch; ARB_CUDA_LAUNCH calls them. */
 void arb_cuda_launch_begin(arb_cuda *c);
 ARB_NODISCARD arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file, int line);

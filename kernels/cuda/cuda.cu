@@ -84,23 +84,42 @@ static void free_memory(arb_backend *be, void *ptr) {
   if (ptr) (void)cudaFree(ptr); /* waits for the device */
 }
 
+static arb_status grow(arb_cuda *c, size_t bytes) {
+  if (bytes <= c->work_bytes) return ARB_OK;
+  ARB_CUDA_TRY(cudaStreamSynchronize(c->stream), "growing work memory");
+  (void)cudaFree(c->work);
+  c->work = NULL;
+  c->work_bytes = 0;
+  ARB_TRY(device_alloc(bytes, &c->work));
+  c->work_bytes = bytes;
+  return ARB_OK;
+}
+
 arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out) {
-  if (bytes > c->work_bytes) {
-    ARB_CUDA_TRY(cudaStreamSynchronize(c->stream), "growing work memory");
-    (void)cudaFree(c->work);
-    c->work = NULL;
-    c->work_bytes = 0;
-    ARB_TRY(device_alloc(bytes, &c->work));
-    c->work_bytes = bytes;
-  }
+  if (bytes > c->main_bytes) c->main_bytes = bytes;
+  ARB_TRY(grow(c, c->main_bytes + c->side_bytes));
   *out = c->work;
+  return ARB_OK;
+}
+
+arb_status arb_cuda_side_work(arb_cuda *c, size_t bytes, void **out) {
+  bytes = (bytes + 255) / 256 * 256;
+  if (bytes > c->side_bytes) c->side_bytes = bytes;
+  ARB_TRY(grow(c, (c->main_bytes + 255) / 256 * 256 + c->side_bytes));
+  *out = (char *)c->work + (c->work_bytes - bytes) / 256 * 256;
+  return ARB_OK;
+}
+
+arb_status arb_cuda_join_side(arb_cuda *c) {
+  if (!c->side_busy) return ARB_OK;
+  c->side_busy = 0;
+  ARB_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->voted, 0), "waiting for votes");
   return ARB_OK;
 }
 
 static arb_status reserve(arb_backend *be, size_t work_bytes, int64_t row_width) {
   (void)row_width; /* rows live in shared memory */
-  void *work;
-  return arb_cuda_work(arb_cuda_of(be), work_bytes, &work);
+  return grow(arb_cuda_of(be), work_bytes);
 }
 
 static size_t held(const arb_backend *be) { return ((const arb_cuda *)be->ctx)->work_bytes; }
@@ -128,6 +147,7 @@ static arb_status download(arb_backend *be, void *host, const void *src, size_t 
 }
 
 static arb_status fill(arb_backend *be, void *dst, int byte, size_t bytes) {
+  ARB_TRY(arb_cuda_join_side(arb_cuda_of(be))); /* it may be votes */
   if (bytes != 0) ARB_CUDA_TRY(cudaMemsetAsync(dst, byte, bytes, arb_cuda_of(be)->stream), "fill");
   return ARB_OK;
 }
@@ -167,6 +187,9 @@ static void destroy(arb_backend *be) {
   (void)cudaFreeHost(c->host_flag);
   if (c->start) (void)cudaEventDestroy(c->start);
   if (c->stop) (void)cudaEventDestroy(c->stop);
+  if (c->turned) (void)cudaEventDestroy(c->turned);
+  if (c->voted) (void)cudaEventDestroy(c->voted);
+  if (c->side) (void)cudaStreamDestroy(c->side);
   if (c->stream) (void)cudaStreamDestroy(c->stream);
   free(c);
   be->ctx = NULL;
@@ -212,7 +235,12 @@ static arb_status setup(arb_cuda *c, int device) {
   c->shared_block = properties.sharedMemPerBlockOptin;
   c->shared_multiprocessor = properties.sharedMemPerMultiprocessor;
   snprintf(c->name, sizeof c->name, "cuda (sm_%d%d)", properties.major, properties.minor);
-  ARB_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "stream");
+  int least = 0, greatest = 0; /* products of dW fill what the slots after them leave free */
+  ARB_CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream");
+  ARB_CUDA_TRY(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, least > greatest ? least - 1 : least), "stream");
+  ARB_CUDA_TRY(cudaStreamCreateWithPriority(&c->side, cudaStreamNonBlocking, least), "stream");
+  ARB_CUDA_TRY(cudaEventCreateWithFlags(&c->turned, cudaEventDisableTiming), "event");
+  ARB_CUDA_TRY(cudaEventCreateWithFlags(&c->voted, cudaEventDisableTiming), "event");
   ARB_TRY(device_alloc(sizeof *c->step, (void **)&c->step));
   ARB_TRY(device_alloc(sizeof *c->nonfinite, (void **)&c->nonfinite));
   ARB_TRY(device_alloc(ARB_CUDA_PARTIALS * sizeof *c->partial, (void **)&c->partial));

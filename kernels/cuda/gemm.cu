@@ -7,6 +7,7 @@
 #include "kernels/cuda/gemm.h"
 
 #include <cuda.h>
+#include <stdlib.h>
 
 #include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/gemm_prep.cuh"
@@ -22,7 +23,7 @@ constexpr int MAX_DEVICES = 64;
 
 /* Tiles of forward and dx; those of dW (pick_votes). The order is that of arb_cuda_gemm_path(2 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
-enum vote_kind { VOTE_WIDE_PAIR, VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_QUAD_ALONE, VOTE_WIDE_QUAD, VOTE_KINDS };
+enum vote_kind { VOTE_WIDE_PAIR, VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_QUAD_ALONE, VOTE_WIDE_QUAD, VOTE_BESIDE, VOTE_KINDS };
 
 int g_path = -1, g_variant = -1;
 
@@ -192,7 +193,8 @@ cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t 
 }
 
 template <int BN, int STAGES, int BLOCKS, int CM, int CN>
-cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts) {
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts,
+                  bool early) {
   static int held[MAX_DEVICES];
   constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>(), cluster = CM * CN;
   auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS, CM, CN>;
@@ -215,7 +217,7 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
   const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)) / cluster, limit = held[device] < most ? held[device] : most;
   g.clusters = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = launch(kernel, stream, dim3((unsigned)(g.clusters * cluster)), cluster, arb_wgmma_dw::threads(BLOCKS), shared, true,
+  if ((err = launch(kernel, stream, dim3((unsigned)(g.clusters * cluster)), cluster, arb_wgmma_dw::threads(BLOCKS), shared, early,
                     map_a, map_b, g)) != cudaSuccess)
     return err;
   bool shared_tiles = false; /* does a share end inside a tile? */
@@ -226,8 +228,12 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
 }
 
 cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
-                       uint32_t *parts) {
+                       uint32_t *parts, int beside) {
   int kind = g_variant;
+  if (kind < 0 && beside) {
+    static const int wanted = getenv("ARB_DW_BESIDE") ? atoi(getenv("ARB_DW_BESIDE")) : -1;
+    kind = wanted;
+  }
   if (kind < 0) { /* wide tiles where they leave no multiprocessor idle longer than narrow ones do */
     const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
                   narrow = rows * (up(v.k, 128) / 128);
@@ -235,17 +241,19 @@ cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *t
   }
   switch (kind) {
     case VOTE_WIDE_PAIR:
-      return votes<256, 4, 1, 2, 1>(stream, device, tq, q, v, parts);
+      return votes<256, 4, 1, 2, 1>(stream, device, tq, q, v, parts, !beside);
     case VOTE_WIDE:
-      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts);
+      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts, !beside);
     case VOTE_QUAD:
-      return votes<128, 3, 2, 2, 2>(stream, device, tq, q, v, parts);
+      return votes<128, 3, 2, 2, 2>(stream, device, tq, q, v, parts, !beside);
     case VOTE_QUAD_ALONE:
-      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts);
+      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts, !beside);
     case VOTE_WIDE_QUAD:
-      return votes<256, 4, 1, 2, 2>(stream, device, tq, q, v, parts);
+      return votes<256, 4, 1, 2, 2>(stream, device, tq, q, v, parts, !beside);
+    case VOTE_BESIDE: /* the registers of half a multiprocessor, shared memory for one block */
+      return votes<128, 4, 2, 2, 2>(stream, device, tq, q, v, parts, !beside);
     default:
-      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts);
+      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts, !beside);
   }
 }
 
@@ -287,7 +295,9 @@ extern "C" int arb_cuda_gemm_path(int wanted) {
 }
 
 extern "C" size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n) {
-  return arb_cuda_product_work_bytes(rows_per_grain, grains, k, n);
+  const size_t product = arb_cuda_product_work_bytes(rows_per_grain * grains, k, n),
+               dw = arb_cuda_dw_work_bytes(rows_per_grain, grains, k, n);
+  return product > dw ? product : dw;
 }
 
 extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q,
@@ -351,48 +361,78 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
 }
 
-extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
-  device_facts f;
-  int id;
-  cudaError_t err = facts(&f, &id);
-  if (err != cudaSuccess) return err;
-  const int64_t rows = d->rows_per_grain * d->grains;
-  if (!shape_ok(rows, d->k, d->n) || d->rows_per_grain < 1 || d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->grains > 65535 ||
-      d->vmax < 1 || d->vmax > 127)
+namespace {
+
+/* dW's work memory. */
+struct dw_parts {
+  int32_t *cexp;
+  uint32_t *most, *parts;
+  int8_t *tq, *q;
+  int64_t turned; /* rows of a grain, rounded up to whole chunks */
+};
+
+cudaError_t dw_place(const arb_cuda_dw *d, void *work, dw_parts *out) {
+  if (!shape_ok(d->rows_per_grain * d->grains, d->k, d->n) || d->rows_per_grain < 1 ||
+      d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->grains > 65535 || d->vmax < 1 || d->vmax > 127)
     return cudaErrorInvalidValue;
   uint8_t *at = static_cast<uint8_t *>(work);
-  int32_t *cexp = reinterpret_cast<int32_t *>(at);
+  out->turned = up(d->rows_per_grain, arb_turn::SIDE);
+  out->cexp = reinterpret_cast<int32_t *>(at);
   at += up(4 * (int64_t)d->grains, 256);
-  uint32_t *most = reinterpret_cast<uint32_t *>(at);
+  out->most = reinterpret_cast<uint32_t *>(at);
   at += up(4 * arb_turn::PARTS * (int64_t)d->grains, 256);
-  int8_t *tq = reinterpret_cast<int8_t *>(at);
-  const int64_t turned = up(d->rows_per_grain, arb_turn::SIDE);
-  at += up(turned * d->grains * up(d->n, 16), 256);
-  int8_t *q = reinterpret_cast<int8_t *>(at);
-  at += up(turned * d->grains * up(d->k, 16), 256);
+  out->tq = reinterpret_cast<int8_t *>(at);
+  at += up(out->turned * d->grains * up(d->n, 16), 256);
+  out->q = reinterpret_cast<int8_t *>(at);
+  at += up(out->turned * d->grains * up(d->k, 16), 256);
+  out->parts = reinterpret_cast<uint32_t *>(at);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
+  device_facts f;
+  dw_parts w;
+  int id;
+  cudaError_t err = facts(&f, &id);
+  if (err == cudaSuccess) err = dw_place(d, work, &w);
+  if (err != cudaSuccess) return err;
+  const bool hopper = f.hopper && g_path != 0;
+  arb_turn::args t = {};
+  t.gradient = {d->hq, w.tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
+  t.input = {d->q, w.q, (int32_t)d->k, (int32_t)(up(d->k, arb_turn::SIDE) / arb_turn::SIDE)};
+  t.rows = (int32_t)d->rows_per_grain, t.permute = hopper;
+  t.sh = d->sh, t.s = d->s, t.most = w.most, t.cexp = w.cexp, t.nonfinite = d->nonfinite;
+  t.draws.n = (int32_t)d->n, t.draws.uses = 1, t.draws.tensor = d->tensor, t.draws.step = d->step;
+  t.draws.first = d->first, t.draws.stride = d->stride;
+  const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(w.turned / arb_turn::SIDE), (unsigned)d->grains);
+  const dim3 parts((unsigned)arb_turn::PARTS, (unsigned)d->grains);
+  err = launch(arb_turn::weigh, stream, parts, 1, arb_turn::THREADS, 0, false, t.rows, d->sh, d->s, w.most);
+  if (err != cudaSuccess) return err;
+  return launch(arb_turn::turn, stream, grid, 1, arb_turn::THREADS, 0, hopper, t);
+}
+
+extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *d, void *work, int beside) {
+  device_facts f;
+  dw_parts w;
+  int id;
+  cudaError_t err = facts(&f, &id);
+  if (err == cudaSuccess) err = dw_place(d, work, &w);
+  if (err != cudaSuccess) return err;
   arb_vote_args v = {};
   v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
   v.grains = d->grains, v.first = d->first, v.stride = d->stride;
-  v.cexp = cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
-  arb_turn::args t = {};
-  t.gradient = {d->hq, tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
-  t.input = {d->q, q, (int32_t)d->k, (int32_t)(up(d->k, arb_turn::SIDE) / arb_turn::SIDE)};
-  const bool hopper = f.hopper && g_path != 0;
-  t.rows = (int32_t)d->rows_per_grain, t.permute = hopper;
-  t.sh = d->sh, t.s = d->s, t.most = most, t.cexp = cexp, t.nonfinite = d->nonfinite;
-  t.draws.n = (int32_t)d->n, t.draws.uses = 1, t.draws.tensor = d->tensor, t.draws.step = d->step;
-  t.draws.first = d->first, t.draws.stride = d->stride;
-  const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(turned / arb_turn::SIDE), (unsigned)d->grains);
-  const dim3 parts((unsigned)arb_turn::PARTS, (unsigned)d->grains);
-  if ((err = launch(arb_turn::weigh, stream, parts, 1, arb_turn::THREADS, 0, hopper, t.rows, d->sh, d->s, most)) != cudaSuccess)
-    return err;
-  if ((err = launch(arb_turn::turn, stream, grid, 1, arb_turn::THREADS, 0, hopper, t)) != cudaSuccess) return err;
-  if (!hopper) {
-    arb_mma::args g = {};
-    g.a = {reinterpret_cast<const uint8_t *>(tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)turned, turned * up(d->n, 16)};
-    g.b = {reinterpret_cast<const uint8_t *>(q), arb_turn::SIDE, (int32_t)d->k, (int32_t)turned, turned * up(d->k, 16)};
-    g.v = v;
-    return portable<arb_mma::DW>(stream, g);
-  }
-  return pick_votes(stream, id, f.sms, tq, q, v, reinterpret_cast<uint32_t *>(at));
+  v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
+  if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, beside);
+  arb_mma::args g = {};
+  g.a = {reinterpret_cast<const uint8_t *>(w.tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)w.turned, w.turned * up(d->n, 16)};
+  g.b = {reinterpret_cast<const uint8_t *>(w.q), arb_turn::SIDE, (int32_t)d->k, (int32_t)w.turned, w.turned * up(d->k, 16)};
+  g.v = v;
+  return portable<arb_mma::DW>(stream, g);
+}
+
+extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
+  const cudaError_t err = arb_cuda_gemm_dw_turn(stream, d, work);
+  return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, 0) : err;
 }

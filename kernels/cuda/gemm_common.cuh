@@ -44,13 +44,19 @@ __device__ __forceinline__ float arb_row_vote_scale(const arb_vote_args &v, int3
   return c == ARB_NO_SCALE ? 0.0f : arb_vote_scale(c - v.p[n]);
 }
 
-__device__ __forceinline__ int arb_vote(int32_t d, float scale, float vmax, uint32_t draw) {
-  const float x = arb_clamp((float)d * scale, vmax);
-  /* arb_stochastic_round for |x| < 2^22: added downwards, the constant leaves floor(x); (draw + 1/2) 2^-16 is read off a
-   * mantissa */
+/* A vote in the low byte; what lies above it is of no meaning. arb_stochastic_round for |x| < 2^22: added downwards, the constant
+ * leaves floor(x), whose low bits are an integer's; unit = (draw + 1/2) 2^-16. No NaN comes here: d * scale is finite. */
+__device__ __forceinline__ uint32_t arb_vote_byte(int32_t d, float scale, float vmax, float unit) {
+  const float x = fminf(fmaxf((float)d * scale, -vmax), vmax);
   const float t = __fadd_rd(x, 0x1.8p23f), rest = x - (t - 0x1.8p23f);
-  const float u = arb_f32_of_bits((draw << 7) | 0x3f800040u) - 1.0f;
-  return (int)(arb_bits_of_f32(t) - 0x4b400000u) + (u < rest ? 1 : 0);
+  return arb_bits_of_f32(t) + (unit < rest ? 1u : 0u);
+}
+/* (draw + 1/2) 2^-16, read off a mantissa, for the lower or the upper draw of a pair. */
+__device__ __forceinline__ float arb_vote_unit(uint32_t pair, int upper) {
+  return arb_f32_of_bits(((upper ? pair >> 9 : pair << 7) & 0x7fff80u) | 0x3f800040u) - 1.0f;
+}
+__device__ __forceinline__ int arb_vote(int32_t d, float scale, float vmax, uint32_t draw) {
+  return (int8_t)arb_vote_byte(d, scale, vmax, arb_vote_unit(draw, 0));
 }
 
 #endif

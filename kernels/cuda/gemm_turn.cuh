@@ -84,8 +84,7 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
   const int piece = (int)threadIdx.x % 8, at = column0 + 16 * piece;
   const uint32_t step = g.draws.step->step, grain = (uint32_t)(g.draws.first + (int32_t)blockIdx.z * g.draws.stride);
   const arb_philox_key key = arb_philox_key_of(g.draws.step->seed, ARB_DRAW_DW);
-  arb_prep::next_may_start();
-  previous_done();
+  previous_done(); /* the products start when this has ended: their blocks would take the room of its own */
   int c = ARB_NO_SCALE;
   if (gradient) {
     const uint32_t most = __reduce_max_sync(ARB_CUDA_FULL, g.most[(int)blockIdx.z * PARTS + (int)threadIdx.x % 32]);

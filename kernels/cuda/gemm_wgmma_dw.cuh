@@ -38,31 +38,40 @@ constexpr int shared_bytes() {
 #if ARB_HAVE_WGMMA
 using namespace arb_ptx;
 
-/* votes[0 .. count) += the word's bytes. */
-__device__ __forceinline__ void add_votes(int8_t *votes, uint32_t word, int count, bool whole) {
-  if (whole) {
-    uint32_t *p = reinterpret_cast<uint32_t *>(votes);
-    *p = __vadd4(*p, word);
-    return;
-  }
-  for (int i = 0; i < count && i < 4; i++) votes[i] = (int8_t)(votes[i] + (int8_t)(word >> (8 * i)));
-}
-
 /* Where consumer thread `id` (0 .. 255) has its votes: two neighbouring rows, four columns in each 16. */
 __device__ __forceinline__ int32_t row_in_tile(int id) { return id / 128 * 64 + (id / 32 % 4) * 16 + 2 * (id % 32 / 4); }
 
+/* g.votes += votes, all of a thread's words at once: reads first, since one after the other would wait for memory each time. */
 template <int BN>
 __device__ __forceinline__ void add_tile(const arb_vote_args &v, int32_t row, int32_t col0, int id,
                                          const uint32_t (&votes)[BN / 16][2]) {
-  const int32_t n = (int32_t)v.n, k = (int32_t)v.k;
-  const bool whole = (k & 3) == 0 && ((uintptr_t)v.votes & 3) == 0;
+  const int32_t n = (int32_t)v.n, k = (int32_t)v.k, first = col0 + 4 * (id % 4);
+  int8_t *at = v.votes + (int64_t)row * k + first;
+  if ((k & 3) == 0 && ((uintptr_t)v.votes & 3) == 0) {
+    uint32_t old[BN / 16][2];
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+      for (int i = 0; i < BN / 16; i++)
+        if (row + h < n && first + 16 * i < k) old[i][h] = *reinterpret_cast<const uint32_t *>(at + h * k + 16 * i);
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+      for (int i = 0; i < BN / 16; i++)
+        if (row + h < n && first + 16 * i < k)
+          *reinterpret_cast<uint32_t *>(at + h * k + 16 * i) = __vadd4(old[i][h], votes[i][h]);
+    return;
+  }
 #pragma unroll
   for (int h = 0; h < 2; h++)
 #pragma unroll
-    for (int i = 0; i < BN / 16; i++) {
-      const int32_t col = col0 + 16 * i + 4 * (id % 4);
-      if (row + h < n && col < k) add_votes(v.votes + (int64_t)(row + h) * k + col, votes[i][h], k - col, whole);
-    }
+    for (int i = 0; i < BN / 16; i++)
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        if (row + h < n && first + 16 * i + j < k) {
+          int8_t *one = at + h * k + 16 * i + j;
+          *one = (int8_t)(*one + (int8_t)(votes[i][h] >> (8 * j)));
+        }
 }
 #endif
 
@@ -161,6 +170,10 @@ __launch_bounds__(32)
     int32_t begun = first; /* first unit whose votes are in registers */
     for (int32_t u = first; u < last; u++) {
       const int32_t grain = u % g.v.grains, tile = u / g.v.grains;
+      const int32_t row = (tile / g.col_tiles * CM + rank_m) * BM + row_in_tile(id),
+                    col0 = (tile % g.col_tiles * CN + rank_n) * BN;
+      const float s0 = row < n_rows ? arb_row_vote_scale(g.v, grain, row) : 0.0f;
+      const float s1 = row + 1 < n_rows ? arb_row_vote_scale(g.v, grain, row + 1) : 0.0f;
       uint32_t previous = 0;
       for (int32_t c = 0; c < chunks; c++) {
         const uint32_t at = base + stage * STAGE;
@@ -183,10 +196,6 @@ __launch_bounds__(32)
       mma_wait<0>();
       registers_held(acc);
       release(previous);
-      const int32_t row = (tile / g.col_tiles * CM + rank_m) * BM + row_in_tile(id),
-                    col0 = (tile % g.col_tiles * CN + rank_n) * BN;
-      const float s0 = row < n_rows ? arb_row_vote_scale(g.v, grain, row) : 0.0f;
-      const float s1 = row + 1 < n_rows ? arb_row_vote_scale(g.v, grain, row + 1) : 0.0f;
       const uint32_t number = (uint32_t)(g.v.first + grain * g.v.stride);
       const bool fresh = u == begun, odd = t4 & 1;
       /* even threads draw for the first row, odd ones for the second, then they swap the halves of their blocks */
@@ -202,10 +211,11 @@ __launch_bounds__(32)
           const uint32_t d1 = h ? (odd ? r.v[3] : x1) : (odd ? x1 : r.v[1]);
           const float s = h ? s1 : s0;
           const int32_t *d = acc + 8 * i + 2 * h;
-          const int v0 = arb_vote(d[0], s, g.v.vmax, d0 & 0xffffu), v1 = arb_vote(d[1], s, g.v.vmax, d0 >> 16);
-          const int v2 = arb_vote(d[4], s, g.v.vmax, d1 & 0xffffu), v3 = arb_vote(d[5], s, g.v.vmax, d1 >> 16);
-          const uint32_t word = __byte_perm(__byte_perm((uint32_t)v0, (uint32_t)v1, 0x0040),
-                                            __byte_perm((uint32_t)v2, (uint32_t)v3, 0x0040), 0x5410);
+          const uint32_t v0 = arb_vote_byte(d[0], s, g.v.vmax, arb_vote_unit(d0, 0)),
+                         v1 = arb_vote_byte(d[1], s, g.v.vmax, arb_vote_unit(d0, 1)),
+                         v2 = arb_vote_byte(d[4], s, g.v.vmax, arb_vote_unit(d1, 0)),
+                         v3 = arb_vote_byte(d[5], s, g.v.vmax, arb_vote_unit(d1, 1));
+          const uint32_t word = __byte_perm(__byte_perm(v0, v1, 0x0040), __byte_perm(v2, v3, 0x0040), 0x5410);
           votes[i][h] = fresh ? word : __vadd4(votes[i][h], word);
         }
       }

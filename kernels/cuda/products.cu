@@ -1,7 +1,10 @@
 /* The three products' slots: gemm.h's kernels, or plain ones of this file that serve as an oracle when debugging. */
+#include <stdlib.h>
+
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/rescale.cuh"
+#include "kernels/cuda/work_bytes.h"
 
 /* ---- plain kernels: a block of 16 x 16 threads, one sum a thread, tiles of 16 through shared memory ---- */
 
@@ -67,7 +70,7 @@ static dim3 tiles(int64_t rows, int64_t columns) {
 /* ---- slots ---- */
 
 static arb_status gemm_work(arb_cuda *c, const arb_rows *r, const arb_stack *w, void **out) {
-  return arb_cuda_work(c, arb_cuda_gemm_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), out);
+  return arb_cuda_work(c, arb_cuda_product_work_bytes(r->rows_per_grain * r->grains, w->k, w->n), out);
 }
 
 /* A launcher's result, with the launch's own errors, and the measuring that ARB_CUDA_LAUNCH does. */
@@ -109,7 +112,7 @@ static arb_status plain_dw_vote(arb_cuda *c, const arb_rows *r, const int8_t *hq
                                 const float *s, int vmax, const arb_stack *w) {
   const int64_t m = arb_rows_count(r), chunks = m * arb_cuda_ceil(w->n, ARB_CHUNK);
   void *work;
-  ARB_TRY(arb_cuda_work(c, (size_t)(m + r->grains) * sizeof(int32_t) + (size_t)(m * w->n), &work));
+  ARB_TRY(arb_cuda_side_work(c, (size_t)(m + r->grains) * sizeof(int32_t) + (size_t)(m * w->n), &work));
   int32_t *ratio = (int32_t *)work, *cexp = ratio + m;
   int8_t *tq = (int8_t *)(cexp + r->grains);
   ARB_CUDA_LAUNCH(c, "plain_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh, s,
@@ -149,9 +152,20 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   d.votes = w->votes;
   d.nonfinite = c->nonfinite;
   void *work;
-  ARB_TRY(gemm_work(c, r, w, &work));
+  ARB_TRY(arb_cuda_side_work(c, arb_cuda_dw_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), &work));
+  ARB_TRY(arb_cuda_join_side(c)); /* the one before has read its work memory */
+  static const bool allowed = !getenv("ARB_DW_ASIDE") || atoi(getenv("ARB_DW_ASIDE"));
+  const bool aside = allowed && c->recording && !c->profile && !c->sync_launches;
   arb_cuda_launch_begin(c);
-  return finish(c, arb_cuda_gemm_dw_votes(c->stream, &d, work), "linear_dw_vote");
+  const cudaError_t turned = arb_cuda_gemm_dw_turn(c->stream, &d, work);
+  if (!aside || turned != cudaSuccess)
+    return finish(c, turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, 0), "linear_dw_vote");
+  ARB_CUDA_TRY(cudaEventRecord(c->turned, c->stream), "linear_dw_vote");
+  ARB_CUDA_TRY(cudaStreamWaitEvent(c->side, c->turned, 0), "linear_dw_vote");
+  ARB_CUDA_TRY(arb_cuda_gemm_dw_cast(c->side, &d, work, 1), "linear_dw_vote");
+  ARB_CUDA_TRY(cudaEventRecord(c->voted, c->side), "linear_dw_vote");
+  c->side_busy = 1;
+  return arb_cuda_launch_end(c, "linear_dw_vote", __FILE__, __LINE__);
 }
 
 void arb_cuda_fill_products(arb_ops *ops) {

@@ -3,15 +3,25 @@
 #include "kernels/cuda/context.h"
 
 static arb_status record_begin(arb_backend *be) {
-  ARB_CUDA_TRY(cudaStreamBeginCapture(arb_cuda_of(be)->stream, cudaStreamCaptureModeThreadLocal), "recording");
+  arb_cuda *c = arb_cuda_of(be);
+  ARB_CUDA_TRY(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording");
+  c->recording = 1;
+  c->side_busy = 0;
   return ARB_OK;
 }
 
 static arb_status record_end(arb_backend *be, void **sequence) {
   cudaGraph_t graph = NULL;
   cudaGraphExec_t exec = NULL;
+  arb_cuda *c = arb_cuda_of(be);
   *sequence = NULL;
-  ARB_CUDA_TRY(cudaStreamEndCapture(arb_cuda_of(be)->stream, &graph), "recording");
+  const arb_status joined = arb_cuda_join_side(c);
+  c->recording = 0;
+  ARB_CUDA_TRY(cudaStreamEndCapture(c->stream, &graph), "recording");
+  if (joined != ARB_OK) {
+    (void)cudaGraphDestroy(graph);
+    return joined;
+  }
   const cudaError_t code = cudaGraphInstantiate(&exec, graph, 0);
   (void)cudaGraphDestroy(graph);
   ARB_CUDA_TRY(code, "recording");

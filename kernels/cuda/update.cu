@@ -251,6 +251,7 @@ static unsigned column_blocks(const arb_stack *w) { return (unsigned)arb_cuda_ce
 
 static arb_status vote_rows(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_join_side(c));
   ARB_CUDA_LAUNCH(c, "vote_rows (clear)", clear_range_kernel, 1, 32, 0, *work, w->members);
   if (w->n == 0) return ARB_OK;
   auto kernel = wide_rows(w) ? vote_rows_kernel<true> : vote_rows_kernel<false>;
@@ -266,6 +267,7 @@ static __global__ void clear_sums_kernel(arb_update_work work, int64_t columns, 
 
 static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_join_side(c));
   const int64_t columns = w->members * w->k;
   ARB_CUDA_LAUNCH(c, "vote_columns (clear)", clear_sums_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work, columns,
                   w->members);
@@ -280,6 +282,7 @@ static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_up
 static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_work *work, int64_t grains, int vmax,
                          int64_t *flips) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_join_side(c));
   if (grains == 0) return ARB_OK;
   update_args a = {};
   const int64_t columns = (w->members * w->k + 63) / 64 * 64;
@@ -392,6 +395,7 @@ static arb_status run_many(arb_cuda *c, many_args *a, enum phase p, const char *
 static arb_status update_many(arb_backend *be, const arb_stack *const *w, const arb_update_work *work, const int64_t *grains,
                               int count, int vmax, int64_t *flips) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_join_side(c));
   many_args a = {};
   for (int i = 0; i < count; i++) {
     if (grains[i] != 0 && w[i]->n != 0) {

@@ -9,17 +9,20 @@
 
 static inline int64_t arb_cuda_round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
-/* Any of the three products. Forward and dx: gains, trits of the whole stack as int8, a padded copy of the operand. dW: scales
- * of grains, both operands turned, parts of tiles. */
-static inline size_t arb_cuda_product_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n) {
-  const int64_t m = rows_per_grain * grains, turned = arb_cuda_round_up(rows_per_grain, 128) * grains;
+/* Forward and dx: gains, trits of the whole stack as int8, a padded copy of the operand. */
+static inline size_t arb_cuda_product_work_bytes(int64_t m, int64_t k, int64_t n) {
   const int64_t k16 = arb_cuda_round_up(k, 16), n16 = arb_cuda_round_up(n, 16), wide = k16 > n16 ? k16 : n16;
   const int64_t rows = arb_cuda_round_up(n, 32) * k16, columns = arb_cuda_round_up(k, 32) * n16;
-  const int64_t product = arb_cuda_round_up(4 * arb_cuda_round_up(wide, 32), 256) +
-                          arb_cuda_round_up(rows > columns ? rows : columns, 256) + arb_cuda_round_up(m * wide, 256);
-  const int64_t dw = arb_cuda_round_up(4 * grains, 256) + arb_cuda_round_up(128 * grains, 256) + arb_cuda_round_up(turned * n16, 256) +
-                     arb_cuda_round_up(turned * k16, 256) + ARB_CUDA_DW_PART_BYTES;
-  return (size_t)(product > dw ? product : dw);
+  return (size_t)(arb_cuda_round_up(4 * arb_cuda_round_up(wide, 32), 256) +
+                  arb_cuda_round_up(rows > columns ? rows : columns, 256) + arb_cuda_round_up(m * wide, 256));
+}
+
+/* dW: scales of grains, both operands turned, parts of tiles. Held beside the memory of the other slots. */
+static inline size_t arb_cuda_dw_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t k, int64_t n) {
+  const int64_t turned = arb_cuda_round_up(rows_per_grain, 128) * grains;
+  return (size_t)(arb_cuda_round_up(4 * grains, 256) + arb_cuda_round_up(128 * grains, 256) +
+                  arb_cuda_round_up(turned * arb_cuda_round_up(n, 16), 256) +
+                  arb_cuda_round_up(turned * arb_cuda_round_up(k, 16), 256) + ARB_CUDA_DW_PART_BYTES);
 }
 
 /* Factors of columns and rows, and the new M of each member. */
@@ -27,11 +30,9 @@ static inline size_t arb_cuda_update_work_bytes(int64_t n, int64_t k, int64_t me
   return (size_t)(arb_cuda_round_up(members * k, 64) + n + members) * sizeof(float);
 }
 
-/* The most that any slot takes for a stack. */
-static inline size_t arb_cuda_work_bytes(int64_t m, int64_t rows_per_grain, int64_t n, int64_t k, int64_t members,
-                                         int64_t uses) {
-  const size_t product =
-                   arb_cuda_product_work_bytes(rows_per_grain, arb_cuda_round_up(m, rows_per_grain) / rows_per_grain, k, n),
+/* The most that any slot but dW takes for a stack. */
+static inline size_t arb_cuda_work_bytes(int64_t m, int64_t n, int64_t k, int64_t members, int64_t uses) {
+  const size_t product = arb_cuda_product_work_bytes(m, k, n),
                update = arb_cuda_update_work_bytes(n, k, members);
   const size_t table = uses > 1 ? (size_t)(n * k) * sizeof(uint16_t) + (size_t)m * ((size_t)n + sizeof(int32_t)) : 0;
   const size_t most = product > update ? product : update;

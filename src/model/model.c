@@ -243,12 +243,15 @@ void arb_model_measure(arb_model *m) {
   arb_arena_measure(&m->update, "update");
   guard(m);
   carve(m);
-  m->kernel_work = 0;
+  const int64_t grain = m->spec.rows_per_grain, rows = grain * m->spec.grains_per_batch;
+  size_t work = 0, side = 0;
   for (int i = 0; i < m->state.tensor_count; i++) {
-    const size_t bytes = arb_backend_work_bytes(m->be, m->spec.rows_per_grain * m->spec.grains_per_batch,
-                                                m->spec.rows_per_grain, &m->state.tensors[i]->w);
-    m->kernel_work = bytes > m->kernel_work ? bytes : m->kernel_work;
+    const arb_stack *w = &m->state.tensors[i]->w;
+    const size_t bytes = arb_backend_work_bytes(m->be, rows, grain, w), beside = arb_backend_side_bytes(m->be, rows, grain, w);
+    work = bytes > work ? bytes : work;
+    side = beside > side ? beside : side;
   }
+  m->kernel_work = work + side;
   m->kernel_scratch = arb_backend_scratch_bytes(m->be, m->widest);
 }
 

@@ -28,8 +28,8 @@ namespace {
 
 constexpr double PEAK_INT8 = 1979e12;
 const char *const VARIANTS[] = {"portable", "auto", "256 pair", "256", "128 pair", "128", "still"};
-const char *const VOTES[] = {"portable", "auto", "256, 2x1", "256", "128, 2x2", "128", "128, 2x2, one", "256, 2x2"};
-const int PATHS[] = {0, -1, 2, 3, 4, 5, 6, 7};
+const char *const VOTES[] = {"portable", "auto", "256, 2x1", "256", "128, 2x2", "128", "128, 2x2, one", "256, 2x2", "128, 2x2, aside"};
+const int PATHS[] = {0, -1, 2, 3, 4, 5, 6, 7, 8};
 
 struct timing {
   double us, low, high;
@@ -206,6 +206,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   CHECK(cudaMemcpy(dstep, &step, sizeof step, cudaMemcpyHostToDevice));
   CHECK(cudaMemset(p, 17, sn));
   int *flag = static_cast<int *>(fresh(8 * sizeof(int), 0));
+  bool cast_alone = false;
   auto call = [&](int set) {
     const size_t i = (size_t)set, j = i % 2;
     const auto *x = static_cast<const int8_t *>(q[i]), *h = static_cast<const int8_t *>(hq[i]);
@@ -220,12 +221,12 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
       d.rows_per_grain = m / 8, d.grains = 8, d.first = 0, d.stride = 1, d.n = n, d.k = k, d.hq = h, d.q = x, d.sh = scale;
       d.s = scale, d.p = p, d.vmax = 15, d.tensor = 7, d.step = dstep, d.votes = static_cast<int8_t *>(out[i]),
       d.nonfinite = flag;
-      CHECK(arb_cuda_gemm_dw_votes(stream, &d, work[0]));
+      CHECK(cast_alone ? arb_cuda_gemm_dw_cast(stream, &d, work[0], 0) : arb_cuda_gemm_dw_votes(stream, &d, work[0]));
     }
   };
   for (int path : PATHS) {
     if (path == 0 && (int8_library || m * k * n > (int64_t)32768 * 512 * 512)) continue;
-    if (f != DW && (path == 7 || (path == 6 && (f == FORWARD ? k : n) > 512))) continue;
+    if (f != DW && (path >= 7 || (path == 6 && (f == FORWARD ? k : n) > 512))) continue;
     arb_cuda_gemm_path(path);
     if (once) { /* for a profiler */
       call(0);
@@ -233,6 +234,10 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
     }
     const timing t = measure(sets, call, about);
     line(NAMES[f], m, k, n, (f == DW ? VOTES : VARIANTS)[path < 1 ? path == -1 : path], t, against, name);
+    if (f != DW || path == 0) continue;
+    cast_alone = true;
+    std::printf("         products and votes alone %.2f us\n", measure(sets, call, about).us);
+    cast_alone = false;
   }
   arb_cuda_gemm_path(-1);
   if (once) {
@@ -295,7 +300,8 @@ int main(int argc, char **argv) {
   if (!std::strcmp(only, "profile")) {
     bench(FORWARD, 32768, 512, 2816, false, true);
     bench(DX, 32768, 1408, 512, false, true);
-    bench(DW, 32768, 512, 1536, false, true);
+    bench(DW, 32768, 512, 512, false, true);
+    bench(DW, 32768, 512, 2816, false, true);
     return 0;
   }
   if (wanted("big")) bench(FORWARD, 8192, 8192, 8192, true);
