@@ -7,7 +7,6 @@
 #include "kernels/cuda/gemm.h"
 
 #include <cuda.h>
-#include <stdlib.h>
 
 #include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/gemm_prep.cuh"
@@ -23,7 +22,7 @@ constexpr int MAX_DEVICES = 64;
 
 /* Tiles of forward and dx; those of dW (pick_votes). The order is that of arb_cuda_gemm_path(2 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
-enum vote_kind { VOTE_WIDE_PAIR, VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_QUAD_ALONE, VOTE_WIDE_QUAD, VOTE_BESIDE, VOTE_KINDS };
+enum vote_kind { VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_KINDS };
 
 int g_path = -1, g_variant = -1;
 
@@ -228,32 +227,24 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
 }
 
 cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
-                       uint32_t *parts, int beside) {
+                       uint32_t *parts, bool early) {
   int kind = g_variant;
-  if (kind < 0 && beside) {
-    static const int wanted = getenv("ARB_DW_BESIDE") ? atoi(getenv("ARB_DW_BESIDE")) : -1;
-    kind = wanted;
-  }
-  if (kind < 0) { /* wide tiles where they leave no multiprocessor idle longer than narrow ones do */
+  if (kind < 0) {
+    /* as measured on an H100: microseconds for every time that all multiprocessors are busy. A block alone is fastest with wide
+       tiles; four that share their operands leave less of the device empty */
     const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
-                  narrow = rows * (up(v.k, 128) / 128);
-    kind = 2 * up(wide, sms) <= up(narrow, sms) ? VOTE_WIDE : VOTE_QUAD;
+                  quad = up(v.n, 256) / 256 * (up(v.k, 256) / 256) * 4 * v.grains;
+    kind = v.n <= 128 || v.k <= 128                                   ? VOTE_NARROW
+           : 35 * (up(wide, sms) / sms) <= 20 * (up(quad, sms) / sms) ? VOTE_WIDE
+                                                                      : VOTE_QUAD;
   }
   switch (kind) {
-    case VOTE_WIDE_PAIR:
-      return votes<256, 4, 1, 2, 1>(stream, device, tq, q, v, parts, !beside);
     case VOTE_WIDE:
-      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts, !beside);
+      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts, early);
     case VOTE_QUAD:
-      return votes<128, 3, 2, 2, 2>(stream, device, tq, q, v, parts, !beside);
-    case VOTE_QUAD_ALONE:
-      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts, !beside);
-    case VOTE_WIDE_QUAD:
-      return votes<256, 4, 1, 2, 2>(stream, device, tq, q, v, parts, !beside);
-    case VOTE_BESIDE: /* the registers of half a multiprocessor, shared memory for one block */
-      return votes<128, 4, 2, 2, 2>(stream, device, tq, q, v, parts, !beside);
+      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts, early);
     default:
-      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts, !beside);
+      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts, early);
   }
 }
 
@@ -287,7 +278,7 @@ bool shape_ok(int64_t m, int64_t k, int64_t n) {
 
 extern "C" int arb_cuda_gemm_path(int wanted) {
   g_path = wanted < 0 ? -1 : wanted == 0 ? 0 : 1;
-  g_variant = wanted > 1 && wanted < 2 + VOTE_KINDS ? wanted - 2 : -1;
+  g_variant = wanted > 1 && wanted < 2 + TILE_KINDS ? wanted - 2 : -1;
   device_facts f;
   int id;
   if (facts(&f, &id) != cudaSuccess) return 0;
@@ -413,7 +404,7 @@ extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda
   return launch(arb_turn::turn, stream, grid, 1, arb_turn::THREADS, 0, hopper, t);
 }
 
-extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *d, void *work, int beside) {
+extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *d, void *work, int early) {
   device_facts f;
   dw_parts w;
   int id;
@@ -424,7 +415,7 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
   v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
   v.grains = d->grains, v.first = d->first, v.stride = d->stride;
   v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
-  if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, beside);
+  if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, early != 0);
   arb_mma::args g = {};
   g.a = {reinterpret_cast<const uint8_t *>(w.tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)w.turned, w.turned * up(d->n, 16)};
   g.b = {reinterpret_cast<const uint8_t *>(w.q), arb_turn::SIDE, (int32_t)d->k, (int32_t)w.turned, w.turned * up(d->k, 16)};
@@ -434,5 +425,5 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
 
 extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
   const cudaError_t err = arb_cuda_gemm_dw_turn(stream, d, work);
-  return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, 0) : err;
+  return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, 1) : err;
 }

@@ -61,12 +61,12 @@ typedef struct {
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
 /* Its two parts: the operands as the products want them, in work; then products and votes, which read of dw's arrays p, step and
- * votes alone, so hq and q may change meanwhile. beside: leave room on the device for kernels of other streams. */
+ * votes alone, so hq and q may change meanwhile. early: the first part is the kernel in front on this stream. */
 cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
-cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int beside);
+cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 
 /* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.
- * 2 .. 8 force one tile of the sm_90a kernels (gemm.cu, tile_kind and vote_kind). For tests and measurements; process-wide. Returns the path
+ * 2 .. 6 force one tile of the sm_90a kernels (gemm.cu, tile_kind and vote_kind). For tests and measurements; process-wide. Returns the path
  * that the current device would take. */
 int arb_cuda_gemm_path(int wanted);
 

@@ -1,6 +1,4 @@
 /* The three products' slots: gemm.h's kernels, or plain ones of this file that serve as an oracle when debugging. */
-#include <stdlib.h>
-
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/rescale.cuh"
@@ -154,15 +152,14 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   void *work;
   ARB_TRY(arb_cuda_side_work(c, arb_cuda_dw_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), &work));
   ARB_TRY(arb_cuda_join_side(c)); /* the one before has read its work memory */
-  static const bool allowed = !getenv("ARB_DW_ASIDE") || atoi(getenv("ARB_DW_ASIDE"));
-  const bool aside = allowed && c->recording && !c->profile && !c->sync_launches;
+  const bool aside = c->recording && !c->profile && !c->sync_launches;
   arb_cuda_launch_begin(c);
   const cudaError_t turned = arb_cuda_gemm_dw_turn(c->stream, &d, work);
   if (!aside || turned != cudaSuccess)
-    return finish(c, turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, 0), "linear_dw_vote");
+    return finish(c, turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, 1), "linear_dw_vote");
   ARB_CUDA_TRY(cudaEventRecord(c->turned, c->stream), "linear_dw_vote");
   ARB_CUDA_TRY(cudaStreamWaitEvent(c->side, c->turned, 0), "linear_dw_vote");
-  ARB_CUDA_TRY(arb_cuda_gemm_dw_cast(c->side, &d, work, 1), "linear_dw_vote");
+  ARB_CUDA_TRY(arb_cuda_gemm_dw_cast(c->side, &d, work, 0), "linear_dw_vote");
   ARB_CUDA_TRY(cudaEventRecord(c->voted, c->side), "linear_dw_vote");
   c->side_busy = 1;
   return arb_cuda_launch_end(c, "linear_dw_vote", __FILE__, __LINE__);
