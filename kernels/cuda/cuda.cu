@@ -7,7 +7,9 @@
 /* ---- launches ---- */
 
 void arb_cuda_launch_begin(arb_cuda *c) {
-  if (c->profile) (void)cudaEventRecord(c->start, c->stream);
+  if (!c->profile) return;
+  (void)cudaEventRecord(c->start, c->stream);
+  c->chained = 0;
 }
 
 static void profile_add(arb_cuda *c, const char *kernel) {
@@ -26,6 +28,7 @@ static void profile_add(arb_cuda *c, const char *kernel) {
 }
 
 arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file, int line) {
+  c->chained = 1;
   ARB_TRY(arb_cuda_check(cudaGetLastError(), kernel, file, line));
   if (c->profile) profile_add(c, kernel);
   return c->sync_launches ? arb_cuda_check(cudaStreamSynchronize(c->stream), kernel, file, line) : ARB_OK;
@@ -113,6 +116,7 @@ arb_status arb_cuda_side_work(arb_cuda *c, size_t bytes, void **out) {
 arb_status arb_cuda_join_side(arb_cuda *c) {
   if (!c->side_busy) return ARB_OK;
   c->side_busy = 0;
+  c->chained = 0;
   ARB_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->voted, 0), "waiting for votes");
   return ARB_OK;
 }
@@ -137,6 +141,7 @@ static arb_status sync(arb_backend *be) {
 
 static arb_status upload(arb_backend *be, void *dst, const void *host, size_t bytes) {
   if (bytes == 0) return ARB_OK;
+  arb_cuda_of(be)->chained = 0;
   ARB_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, arb_cuda_of(be)->stream), "upload");
   return sync(be);
 }
@@ -148,6 +153,7 @@ static arb_status download(arb_backend *be, void *host, const void *src, size_t 
 
 static arb_status fill(arb_backend *be, void *dst, int byte, size_t bytes) {
   ARB_TRY(arb_cuda_join_side(arb_cuda_of(be))); /* it may be votes */
+  arb_cuda_of(be)->chained = 0;
   if (bytes != 0) ARB_CUDA_TRY(cudaMemsetAsync(dst, byte, bytes, arb_cuda_of(be)->stream), "fill");
   return ARB_OK;
 }
@@ -231,6 +237,7 @@ static arb_status setup(arb_cuda *c, int device) {
   cudaDeviceProp properties;
   ARB_TRY(find_device(device, &properties));
   c->device = device;
+  c->early = properties.major >= 9 && !getenv("ARB_NO_EARLY");
   c->multiprocessors = properties.multiProcessorCount;
   c->shared_block = properties.sharedMemPerBlockOptin;
   c->shared_multiprocessor = properties.sharedMemPerMultiprocessor;

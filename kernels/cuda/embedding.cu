@@ -111,6 +111,7 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
     return ARB_OK;
   }
   const int64_t total = m * w->n;
+  c->chained = 0;
   ARB_CUDA_TRY(cudaMemsetAsync(d, 0, (size_t)(r->grains * w->n * w->k) * sizeof *d, c->stream), "embed_dw");
   ARB_CUDA_LAUNCH(c, "embed_dw (large)", embed_dw_large_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k,
                   r->rows_per_grain, total, (uint32_t)context, back, pad, ids, tq, d);

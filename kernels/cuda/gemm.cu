@@ -95,27 +95,6 @@ cudaError_t resident(K kernel, int threads, int shared, int cluster, int *cluste
   return *clusters > 0 ? cudaSuccess : cudaErrorLaunchOutOfResources;
 }
 
-/* early: the kernel may start before the one in front of it has ended; it waits for that one's writes itself. */
-template <typename... P, typename... A>
-cudaError_t launch(void (*kernel)(P...), cudaStream_t stream, dim3 grid, int cluster, int threads, int shared, bool early,
-                   A... args) {
-  cudaLaunchAttribute a[2];
-  unsigned count = 0;
-  if (early) {
-    a[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    a[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (cluster > 1) {
-    a[count].id = cudaLaunchAttributeClusterDimension;
-    a[count].val.clusterDim.x = (unsigned)cluster, a[count].val.clusterDim.y = 1, a[count].val.clusterDim.z = 1;
-    count++;
-  }
-  cudaLaunchConfig_t c = {};
-  c.gridDim = grid, c.blockDim = dim3((unsigned)threads), c.dynamicSmemBytes = (size_t)shared;
-  c.stream = stream, c.attrs = a, c.numAttrs = count;
-  return cudaLaunchKernelEx(&c, kernel, args...);
-}
-
 template <int BN, int STAGES, int CLUSTER, int BLOCKS>
 cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                     arb_wgmma::args g) {
@@ -137,8 +116,8 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
   g.group = (g.col_tiles + groups - 1) / groups;
   const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
   const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
-  return launch(kernel, stream, dim3((unsigned)(clusters * CLUSTER)), CLUSTER, arb_wgmma::threads(BLOCKS), shared, true, map_a,
-                map_b, g);
+  return arb_cuda_chain(kernel, stream, dim3((unsigned)(clusters * CLUSTER)), dim3(arb_wgmma::threads(BLOCKS)), shared, CLUSTER,
+                        true, map_a, map_b, g);
 }
 
 cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
@@ -158,7 +137,7 @@ cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda,
   g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
   const int64_t units = (int64_t)g.m_tiles * g.col_tiles;
   const unsigned blocks = (unsigned)(units < held[device] ? units : held[device]);
-  return launch(kernel, stream, dim3(blocks), 1, THREADS, SHARED, true, map_a, map_b, g);
+  return arb_cuda_chain(kernel, stream, dim3(blocks), dim3(THREADS), SHARED, 1, true, map_a, map_b, g);
 }
 
 cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
@@ -216,14 +195,15 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
   const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)) / cluster, limit = held[device] < most ? held[device] : most;
   g.clusters = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = launch(kernel, stream, dim3((unsigned)(g.clusters * cluster)), cluster, arb_wgmma_dw::threads(BLOCKS), shared, early,
-                    map_a, map_b, g)) != cudaSuccess)
+  if ((err = arb_cuda_chain(kernel, stream, dim3((unsigned)(g.clusters * cluster)), dim3(arb_wgmma_dw::threads(BLOCKS)), shared,
+                            cluster, early, map_a, map_b, g)) != cudaSuccess)
     return err;
   bool shared_tiles = false; /* does a share end inside a tile? */
   for (int i = 1; i < g.clusters && !shared_tiles; i++)
     shared_tiles = arb_wgmma_dw::share(g.units, i, g.clusters) % v.grains != 0;
   if (!shared_tiles) return cudaSuccess;
-  return launch(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)), 1, 256, 0, true, g);
+  return arb_cuda_chain(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)), dim3(256), 0,
+                        1, true, g);
 }
 
 cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
@@ -292,7 +272,8 @@ extern "C" size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grain
 }
 
 extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q,
-                                             const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *work) {
+                                             const float *s, const uint8_t *code, const int8_t *e, uint16_t *y, void *work,
+                                             int early) {
   device_facts f;
   int id;
   cudaError_t err = facts(&f, &id);
@@ -314,16 +295,16 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   int64_t lda;
   const int8_t *a = padded(stream, q, m, k, &lda, &at);
   const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
-  arb_prep::expand<<<(unsigned)(blocks < 2048 ? blocks : 2048), arb_prep::THREADS, 0, stream>>>(
-      (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain);
-  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  err = arb_cuda_chain(arb_prep::expand, stream, dim3((unsigned)(blocks < 2048 ? blocks : 2048)), dim3(arb_prep::THREADS), 0, 1,
+                       early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain);
+  if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
   return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
-                                        const uint8_t *code, uint16_t *dx, void *work) {
+                                        const uint8_t *code, uint16_t *dx, void *work, int early) {
   device_facts f;
   int id;
   cudaError_t err = facts(&f, &id);
@@ -345,8 +326,9 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   int64_t lda;
   const int8_t *a = padded(stream, hq, m, n, &lda, &at);
   const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
-  arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>((int32_t)n, (int32_t)k, (int32_t)ldb, code, trits, gain);
-  if ((err = cudaGetLastError()) != cudaSuccess) return err;
+  err = arb_cuda_chain(arb_prep::expand_transposed, stream, grid, dim3(arb_prep::THREADS), 0, 1, early && a == hq, (int32_t)n,
+                       (int32_t)k, (int32_t)ldb, code, trits, gain);
+  if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.gain = gain, g.out = dx;
   return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
@@ -382,7 +364,7 @@ cudaError_t dw_place(const arb_cuda_dw *d, void *work, dw_parts *out) {
 
 }  // namespace
 
-extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
+extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *d, void *work, int early) {
   device_facts f;
   dw_parts w;
   int id;
@@ -399,9 +381,9 @@ extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda
   t.draws.first = d->first, t.draws.stride = d->stride;
   const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(w.turned / arb_turn::SIDE), (unsigned)d->grains);
   const dim3 parts((unsigned)arb_turn::PARTS, (unsigned)d->grains);
-  err = launch(arb_turn::weigh, stream, parts, 1, arb_turn::THREADS, 0, false, t.rows, d->sh, d->s, w.most);
+  err = arb_cuda_chain(arb_turn::weigh, stream, parts, dim3(arb_turn::THREADS), 0, 1, hopper && early, t.rows, d->sh, d->s, w.most);
   if (err != cudaSuccess) return err;
-  return launch(arb_turn::turn, stream, grid, 1, arb_turn::THREADS, 0, hopper, t);
+  return arb_cuda_chain(arb_turn::turn, stream, grid, dim3(arb_turn::THREADS), 0, 1, hopper, t);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *d, void *work, int early) {
@@ -424,6 +406,6 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
-  const cudaError_t err = arb_cuda_gemm_dw_turn(stream, d, work);
+  const cudaError_t err = arb_cuda_gemm_dw_turn(stream, d, work, 0);
   return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, 1) : err;
 }

@@ -7,6 +7,8 @@
  * work: arb_cuda_gemm_work_bytes(...) bytes, 256 aligned, content unspecified before and after; calls on one stream may share
  * it.
  *
+ * early: what precedes the call on the stream is a kernel, beside whose end this one may start (chain.cuh).
+ *
  * Results depend on the arguments alone: sums are integers, and every float operation is the one of kernels/ref. */
 #ifndef ARB_KERNELS_CUDA_GEMM_H
 #define ARB_KERNELS_CUDA_GEMM_H
@@ -33,11 +35,12 @@ size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t 
 
 /* y[m][n] = bf16(((float)sum_k q[m][k] T[n][k] * s[m]) * 2^(e[n] / 8)) */
 cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
-                                  const uint8_t *code, const int8_t *e, uint16_t *y, void *work);
+                                  const uint8_t *code, const int8_t *e, uint16_t *y, void *work,
+                                  int early);
 
 /* dx[m][k] = bf16((float)sum_n hq[m][n] T[n][k] * sh[m]) */
 cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
-                             const uint8_t *code, uint16_t *dx, void *work);
+                             const uint8_t *code, uint16_t *dx, void *work, int early);
 
 /* Grain i = rows [i * rows_per_grain, ...) of hq and q, grain number first + i * stride of the step. For each grain the rows of
  * hq come to one scale 2^c (kernels/common/scale.h: weight = sh * s, draws of (DW, tensor, step, grain number)) as tq, then
@@ -61,8 +64,8 @@ typedef struct {
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
 /* Its two parts: the operands as the products want them, in work; then products and votes, which read of dw's arrays p, step and
- * votes alone, so hq and q may change meanwhile. early: the first part is the kernel in front on this stream. */
-cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
+ * votes alone, so hq and q may change meanwhile. */
+cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 
 /* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.

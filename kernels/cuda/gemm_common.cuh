@@ -5,6 +5,7 @@
 #include "kernels/common/philox.h"
 #include "kernels/common/scale.h"
 #include "kernels/common/trit.h"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/gemm.h"
 
 /* Arguments of the vote epilogue, by value. */

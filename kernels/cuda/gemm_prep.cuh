@@ -25,16 +25,11 @@ __device__ __forceinline__ int32_t permuted_row16(int32_t r) {
   return (r & ~15) | (((r >> 1) & 1) << 3) | (((r >> 2) & 3) << 1) | (r & 1);
 }
 
-__device__ __forceinline__ void next_may_start() {
-#if ARB_HAVE_WGMMA
-  arb_ptx::launch_next();
-#endif
-}
-
 /* trits [perm(n)][ld] and gain[n] = 2^(e[n] / 8). One block a group of rows; a thread 16 codes. */
 static __global__ void __launch_bounds__(THREADS)
     expand(int32_t n, int32_t k, int32_t ld, const uint8_t *code, const int8_t *e, uint8_t *trits, float *gain) {
-  next_may_start();
+  arb_next_may_start();
+  arb_previous_done();
   const int64_t pieces = ld / 16, total = (int64_t)n * pieces;
   const bool wide = (k & 15) == 0 && ((uintptr_t)code & 15) == 0;
   const int64_t id = (int64_t)blockIdx.x * THREADS + threadIdx.x;
@@ -59,7 +54,8 @@ static __global__ void __launch_bounds__(THREADS)
 static __global__ void __launch_bounds__(THREADS)
     expand_transposed(int32_t n, int32_t k, int32_t ld, const uint8_t *code, uint8_t *trits, float *gain) {
   __shared__ uint32_t tile[128][9];
-  next_may_start();
+  arb_next_may_start();
+  arb_previous_done();
   if (blockIdx.y == 0 && threadIdx.x < 32) gain[blockIdx.x * 32 + threadIdx.x] = 1.0f;
   const int32_t n0 = (int32_t)blockIdx.y * 128, k0 = (int32_t)blockIdx.x * 32;
   const bool wide = (k & 3) == 0 && ((uintptr_t)code & 3) == 0;

@@ -35,20 +35,13 @@ struct args {
   arb_gradient draws;
 };
 
-/* Both of these start while the kernel in front still runs. */
-__device__ __forceinline__ void previous_done() {
-#if ARB_HAVE_WGMMA
-  arb_ptx::wait_previous();
-#endif
-}
-
 /* most[grain][part] = bits of the largest weight in a PARTS-th of a grain's rows. Grid (PARTS, grains). A NaN is larger than
  * anything as bits. */
 static __global__ void __launch_bounds__(THREADS)
     weigh(int32_t rows, const float *__restrict__ sh, const float *__restrict__ s, uint32_t *__restrict__ most) {
   __shared__ uint32_t part[THREADS / 32];
-  arb_prep::next_may_start();
-  previous_done();
+  arb_next_may_start();
+  arb_previous_done();
   const int64_t row0 = (int64_t)blockIdx.y * rows;
   uint32_t bits = 0;
   for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < rows; i += PARTS * THREADS)
@@ -84,7 +77,7 @@ static __global__ void __launch_bounds__(THREADS) turn(const __grid_constant__ a
   const int piece = (int)threadIdx.x % 8, at = column0 + 16 * piece;
   const uint32_t step = g.draws.step->step, grain = (uint32_t)(g.draws.first + (int32_t)blockIdx.z * g.draws.stride);
   const arb_philox_key key = arb_philox_key_of(g.draws.step->seed, ARB_DRAW_DW);
-  previous_done(); /* the products start when this has ended: their blocks would take the room of its own */
+  arb_previous_done(); /* the products start when this has ended: their blocks would take the room of its own */
   int c = ARB_NO_SCALE;
   if (gradient) {
     const uint32_t most = __reduce_max_sync(ARB_CUDA_FULL, g.most[(int)blockIdx.z * PARTS + (int)threadIdx.x % 32]);

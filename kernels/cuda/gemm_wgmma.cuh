@@ -151,7 +151,8 @@ __launch_bounds__(32)
     __syncthreads();
   const int32_t tiles = g.m_tiles * g.col_tiles, step = (int32_t)gridDim.x / CLUSTER, start = (int32_t)blockIdx.x / CLUSTER;
   const int32_t chunks = (g.depth + BK - 1) / BK;
-  wait_previous();
+  arb_next_may_start();
+  arb_previous_done();
   if (role == 2) {
     if (BLOCKS == 1) registers_shrink<40>();
     if (threadIdx.x == 256) {

@@ -112,8 +112,8 @@ __launch_bounds__(32)
   const int32_t own = (int32_t)blockIdx.x, cluster = own / CLUSTER;
   const int32_t first = share(g.units, cluster, g.clusters), last = share(g.units, cluster + 1, g.clusters);
   const int32_t chunks = (int32_t)((g.v.rows_per_grain + BK - 1) / BK);
-  launch_next();
-  wait_previous();
+  arb_next_may_start();
+  arb_previous_done();
   if (role == 2) {
     if (BLOCKS == 1) registers_shrink<40>();
     if (threadIdx.x == 256) {
@@ -241,7 +241,7 @@ __launch_bounds__(32)
 template <int BN, int CM, int CN>
 __global__ void __launch_bounds__(256) join(const args g) {
 #if ARB_HAVE_WGMMA
-  wait_previous();
+  arb_previous_done();
   constexpr int CLUSTER = CM * CN;
   const int32_t tile = (int32_t)blockIdx.x / CLUSTER, rank = (int32_t)blockIdx.x % CLUSTER, id = (int32_t)threadIdx.x;
   const int32_t begin = tile * g.v.grains, end = begin + g.v.grains;

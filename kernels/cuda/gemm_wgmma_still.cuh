@@ -66,7 +66,8 @@ __launch_bounds__(32)
   const int64_t pieces = (int64_t)g.m_tiles * (2 * (g.col_tiles - 1) + pieces_of_tile(g, g.col_tiles - 1));
   const int32_t first = (int32_t)(pieces * blockIdx.x / gridDim.x), last = (int32_t)(pieces * (blockIdx.x + 1) / gridDim.x);
   const int32_t tile0 = first / (2 * g.m_tiles), chunks = (g.depth + BK - 1) / BK;
-  wait_previous();
+  arb_next_may_start();
+  arb_previous_done();
   if (role == 2) {
     registers_shrink<40>();
     if (threadIdx.x == 256) {

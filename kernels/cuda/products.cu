@@ -88,7 +88,7 @@ static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_
   void *work;
   ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
-  return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work), "linear_forward");
+  return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work, arb_cuda_chained(c)), "linear_forward");
 }
 
 static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
@@ -102,7 +102,7 @@ static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq
   void *work;
   ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
-  return finish(c, arb_cuda_gemm_dx(c->stream, m, w->k, w->n, hq, sh, w->code, dx, work), "linear_dx");
+  return finish(c, arb_cuda_gemm_dx(c->stream, m, w->k, w->n, hq, sh, w->code, dx, work, arb_cuda_chained(c)), "linear_dx");
 }
 
 /* The oracle of linear_dw_vote: rescaled rows as they lie, grain after grain. */
@@ -154,7 +154,7 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   ARB_TRY(arb_cuda_join_side(c)); /* the one before has read its work memory */
   const bool aside = c->recording && !c->profile && !c->sync_launches;
   arb_cuda_launch_begin(c);
-  const cudaError_t turned = arb_cuda_gemm_dw_turn(c->stream, &d, work);
+  const cudaError_t turned = arb_cuda_gemm_dw_turn(c->stream, &d, work, arb_cuda_chained(c));
   if (!aside || turned != cudaSuccess)
     return finish(c, turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, 1), "linear_dw_vote");
   ARB_CUDA_TRY(cudaEventRecord(c->turned, c->stream), "linear_dw_vote");

@@ -7,6 +7,7 @@ static arb_status record_begin(arb_backend *be) {
   ARB_CUDA_TRY(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording");
   c->recording = 1;
   c->side_busy = 0;
+  c->chained = 0;
   return ARB_OK;
 }
 
@@ -30,6 +31,7 @@ static arb_status record_end(arb_backend *be, void **sequence) {
 }
 
 static arb_status replay(arb_backend *be, void *sequence) {
+  arb_cuda_of(be)->chained = 0;
   ARB_CUDA_TRY(cudaGraphLaunch((cudaGraphExec_t)sequence, arb_cuda_of(be)->stream), "replay");
   return ARB_OK;
 }

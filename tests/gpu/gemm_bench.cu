@@ -214,8 +214,8 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
     const auto *scale = static_cast<const float *>(s[j]);
     if (f == FORWARD)
       CHECK(arb_cuda_gemm_forward(stream, m, k, n, x, scale, c, static_cast<const int8_t *>(e[j]),
-                                  static_cast<uint16_t *>(out[i]), work[0]));
-    if (f == DX) CHECK(arb_cuda_gemm_dx(stream, m, k, n, h, scale, c, static_cast<uint16_t *>(out[i]), work[0]));
+                                  static_cast<uint16_t *>(out[i]), work[0], 0));
+    if (f == DX) CHECK(arb_cuda_gemm_dx(stream, m, k, n, h, scale, c, static_cast<uint16_t *>(out[i]), work[0], 0));
     if (f == DW) {
       arb_cuda_dw d = {};
       d.rows_per_grain = m / 8, d.grains = 8, d.first = 0, d.stride = 1, d.n = n, d.k = k, d.hq = h, d.q = x, d.sh = scale;

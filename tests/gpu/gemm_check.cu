@@ -139,13 +139,13 @@ void forward_and_dx(int64_t m, int64_t k, int64_t n, bool extreme) {
     device_array<uint16_t> dy((size_t)(m * n));
     CHECK(cudaMemset(dy.p, 0xcd, dy.count * 2));
     CHECK(cudaMemset(work.p, 0x55, work.count));
-    CHECK(arb_cuda_gemm_forward(0, m, k, n, dq.p, ds.p, dcode.p, de.p, dy.p, work.p));
+    CHECK(arb_cuda_gemm_forward(0, m, k, n, dq.p, ds.p, dcode.p, de.p, dy.p, work.p, 0));
     CHECK(cudaDeviceSynchronize());
     compare("forward", path, shape, y, dy.get());
     device_array<uint16_t> ddx((size_t)(m * k));
     CHECK(cudaMemset(ddx.p, 0xcd, ddx.count * 2));
     CHECK(cudaMemset(work.p, 0xaa, work.count));
-    CHECK(arb_cuda_gemm_dx(0, m, k, n, dh.p, ds.p, dcode.p, ddx.p, work.p));
+    CHECK(arb_cuda_gemm_dx(0, m, k, n, dh.p, ds.p, dcode.p, ddx.p, work.p, 0));
     CHECK(cudaDeviceSynchronize());
     compare("dx", path, shape, dx, ddx.get());
   }
