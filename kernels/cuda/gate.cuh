@@ -1,5 +1,6 @@
-/* The memory's gate, norm(h) * sigmoid(zg) quantised, and its backward pass, for aligned rows of at most 256 * G elements in
- * whole chunks. A warp a row, which it keeps in registers; what is summed passes through shared memory. */
+/* The memory's gate, norm(h) * sigmoid(zg) quantised, and its backward pass, for aligned rows of more than 256 * (G - 1) and at
+ * most 256 * G elements in whole chunks. A warp a row, which it keeps in registers; what is summed passes through shared
+ * memory. */
 #ifndef ARB_KERNELS_CUDA_GATE_CUH
 #define ARB_KERNELS_CUDA_GATE_CUH
 
@@ -28,35 +29,35 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *square = gain + width * (1 + warp);
   if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  const uint32_t square_at = arb_shared_at(square) + 32 * lane;
+  const uint32_t square_at = arb_shared_at(square);
+  /* lanes past the last chunk do it too: the same bytes to the same places */
+  const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
   arb_gains_shared(e, width, gain);
   for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
     float a[G][ARB_CHUNK];
     uint4 wz[G];
-    const float *from = h + row * width + ARB_CHUNK * lane;
-    const uint16_t *from_z = zg + row * ldz + ARB_CHUNK * lane;
+    const float *from = h + row * width;
+    const uint16_t *from_z = zg + row * ldz;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
-      arb_load8<true>(from, 256 * c, width, a[c]);
-      wz[c] = *reinterpret_cast<const uint4 *>(from_z + 256 * c);
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      arb_load8<true>(from, i, width, a[c]);
+      wz[c] = *reinterpret_cast<const uint4 *>(from_z + i);
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       float p[ARB_CHUNK];
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) p[j] = a[c][j] * a[c][j];
-      arb_store_shared(square_at + 1024 * c, p);
+      arb_store_shared(square_at + 4 * i, p);
     }
     __syncwarp();
     const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
     float most = 0.0f;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       const uint32_t z[4] = {wz[c].x, wz[c].y, wz[c].z, wz[c].w};
       float w[ARB_CHUNK], sg[ARB_CHUNK];
       arb_load8<true>(gain, i, width, w);
@@ -74,14 +75,14 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
       s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
       if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
     }
-    int8_t *to = q + row * width + ARB_CHUNK * lane;
+    int8_t *to = q + row * width;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       uint32_t b[ARB_CHUNK];
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(a[c][j] * unit); /* at most 127 (1 + 2^-22): no clamp */
-      *reinterpret_cast<uint2 *>(to + 256 * c) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
+      *reinterpret_cast<uint2 *>(to + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
     }
     __syncwarp();
   }
@@ -98,24 +99,25 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *product = gain + width * (1 + warp);
   if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  const uint32_t product_at = arb_shared_at(product) + 32 * lane;
+  const uint32_t product_at = arb_shared_at(product);
+  /* lanes past the last chunk do it too: the same bytes to the same places */
+  const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
   arb_gains_shared(e, width, gain);
   for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
-    const int64_t at = row * width + ARB_CHUNK * lane, at_z = row * ldz + ARB_CHUNK * lane;
+    const int64_t at = row * width, at_z = row * ldz;
     const float inv = inv_in[row];
     float x[G][ARB_CHUNK], d[G][ARB_CHUNK];
     uint4 wz[G], wd[G];
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
-      arb_load8<true>(h + at, 256 * c, width, x[c]);
-      wz[c] = *reinterpret_cast<const uint4 *>(zg + at_z + 256 * c);
-      wd[c] = *reinterpret_cast<const uint4 *>(dy + at + 256 * c);
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      arb_load8<true>(h + at, i, width, x[c]);
+      wz[c] = *reinterpret_cast<const uint4 *>(zg + at_z + i);
+      wd[c] = *reinterpret_cast<const uint4 *>(dy + at + i);
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       const uint32_t z[4] = {wz[c].x, wz[c].y, wz[c].z, wz[c].w}, y[4] = {wd[c].x, wd[c].y, wd[c].z, wd[c].w};
       float w[ARB_CHUNK], sg[ARB_CHUNK], p[ARB_CHUNK], o[ARB_CHUNK];
       arb_load8<true>(gain, i, width, w);
@@ -128,17 +130,17 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
         d[c][j] = (g * sg[j]) * w[j];
         p[j] = d[c][j] * x[c][j];
       }
-      arb_store_shared(product_at + 1024 * c, p);
+      arb_store_shared(product_at + 4 * i, p);
       arb_store8(dzg + row * lddz + i, o);
     }
     __syncwarp();
     const float mean = arb_divf(arb_row_sum_shared(product, width, lane), (float)width);
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) d[c][j] = inv * (d[c][j] - x[c][j] * mean);
-      arb_store8(dh + at + 256 * c, d[c]);
+      arb_store8(dh + at + i, d[c]);
     }
     __syncwarp();
   }

@@ -347,8 +347,8 @@ static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t wi
   const int64_t m = arb_rows_count(r);
   const bool wide =
       width % 4 == 0 && ldz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) && arb_cuda_aligned(q, 4);
-  if (arb_variant[VAR_GATE_FORWARD] && width % 8 == 0 && width <= 1024 && ldz % 8 == 0 && arb_cuda_aligned(h, 16) &&
-      arb_cuda_aligned(zg, 16) && arb_cuda_aligned(q, 8))
+  if (arb_variant[VAR_GATE_FORWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
+      ldz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(q, 8))
     return gate_forward_variant(c, m, width, h, zg, ldz, e, q, s, inv);
   auto kernel = wide ? gate_norm_quant_kernel<true> : gate_norm_quant_kernel<false>;
   arb_row_shape shape = {};
@@ -365,7 +365,8 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   const int64_t m = arb_rows_count(r);
   if (width % ARB_CHUNK == 0 && width <= 6 * 256 && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
       arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8)) {
-    if (arb_variant[VAR_GLU_FORWARD]) return glu_forward_variant(c, m, width, u, v, ldz, e, q, s, inv);
+    if (arb_variant[VAR_GLU_FORWARD] && ((width > 256 && width <= 512) || width > 1280))
+      return glu_forward_variant(c, m, width, u, v, ldz, e, q, s, inv);
     auto kernel = width <= 2 * 256   ? glu_norm_quant_short_kernel<2>
                   : width <= 4 * 256 ? glu_norm_quant_short_kernel<4>
                                      : glu_norm_quant_short_kernel<6>;
@@ -395,9 +396,9 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
   const int64_t m = arb_rows_count(r);
   const bool wide = width % 4 == 0 && ldz % 4 == 0 && lddz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) &&
                     arb_cuda_aligned(dy, 8) && arb_cuda_aligned(dh, 8) && arb_cuda_aligned(dzg, 8);
-  if (arb_variant[VAR_GATE_BACKWARD] && width % 8 == 0 && width <= 1024 && ldz % 8 == 0 && lddz % 8 == 0 &&
-      arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(dh, 16) &&
-      arb_cuda_aligned(dzg, 16))
+  if (arb_variant[VAR_GATE_BACKWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
+      ldz % 8 == 0 && lddz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(dy, 16) &&
+      arb_cuda_aligned(dh, 16) && arb_cuda_aligned(dzg, 16))
     return gate_backward_variant(c, m, width, h, zg, ldz, inv, e, dy, dh, dzg, lddz);
   auto kernel = wide ? gate_norm_backward_kernel<true> : gate_norm_backward_kernel<false>;
   arb_row_shape shape = {};

@@ -8,8 +8,8 @@ static __device__ __forceinline__ float arb_word_half(const uint32_t w[4], int j
   return arb_f32_of_bits((j & 1) ? w[j / 2] & 0xffff0000u : w[j / 2] << 16);
 }
 
-/* Rows of at most 256 * G elements, a warp a row: a lane keeps its chunks in registers, only the squares of the sum pass
- * through shared memory. */
+/* Rows of more than 256 * (G - 1) and at most 256 * G elements, a warp a row: a lane keeps its chunks in registers, only the
+ * squares of the sum pass through shared memory. */
 template <int G, bool TABLE, int WARPS>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     glu_forward_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
@@ -20,22 +20,23 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *square = gain + width * (1 + warp);
   if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  const uint32_t square_at = arb_shared_at(square) + 32 * lane;
+  const uint32_t square_at = arb_shared_at(square);
+  /* lanes past the last chunk do it too: the same bytes to the same places */
+  const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
   arb_gains_shared(e, width, gain);
   for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
     float a[G][ARB_CHUNK];
     uint4 wu[G], wv[G];
-    const uint16_t *from_u = u + row * ldz + ARB_CHUNK * lane, *from_v = v + row * ldz + ARB_CHUNK * lane;
+    const uint16_t *from_u = u + row * ldz, *from_v = v + row * ldz;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
-      wu[c] = *reinterpret_cast<const uint4 *>(from_u + 256 * c);
-      wv[c] = *reinterpret_cast<const uint4 *>(from_v + 256 * c);
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      wu[c] = *reinterpret_cast<const uint4 *>(from_u + i);
+      wv[c] = *reinterpret_cast<const uint4 *>(from_v + i);
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       const uint32_t x[4] = {wu[c].x, wu[c].y, wu[c].z, wu[c].w}, y[4] = {wv[c].x, wv[c].y, wv[c].z, wv[c].w};
       float p[ARB_CHUNK], z[ARB_CHUNK], sg[ARB_CHUNK];
 #pragma unroll
@@ -49,15 +50,14 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
         a[c][j] = (z[j] * sg[j]) * arb_word_half(y, j);
         p[j] = a[c][j] * a[c][j];
       }
-      arb_store_shared(square_at + 1024 * c, p);
+      arb_store_shared(square_at + 4 * i, p);
     }
     __syncwarp();
     const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
     float most = 0.0f;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       float w[ARB_CHUNK];
       arb_load8<true>(gain, i, width, w);
 #pragma unroll
@@ -73,14 +73,14 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
       s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
       if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
     }
-    int8_t *to = q + row * width + ARB_CHUNK * lane;
+    int8_t *to = q + row * width;
 #pragma unroll
     for (int c = 0; c < G; c++) {
-      if (ARB_CHUNK * (lane + 32 * c) >= width) continue;
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       uint32_t b[ARB_CHUNK];
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(a[c][j] * unit); /* at most 127 (1 + 2^-22): no clamp */
-      *reinterpret_cast<uint2 *>(to + 256 * c) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
+      *reinterpret_cast<uint2 *>(to + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
     }
     __syncwarp();
   }
@@ -92,7 +92,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
  * Groups of a block have nothing in common but the tables. */
 template <int R, int TABLE, int MOST>
 static __global__ void __launch_bounds__(MOST, 1)
-    glu_backward_kernel(int64_t m, int width, int group_threads, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+    glu_backward_kernel(int m, int width, int group_threads, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
                         int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
                         const uint16_t *__restrict__ dy, const __grid_constant__ arb_gradient w) {
   extern __shared__ float4 shared[];
@@ -104,23 +104,28 @@ static __global__ void __launch_bounds__(MOST, 1)
                                                                   : 0); /* [2 width] */
   const int lane = threadIdx.x & 31, warps = group_threads >> 5;
   const int group = (int)threadIdx.x / group_threads, groups = (int)blockDim.x / group_threads;
-  const int warp = (int)(threadIdx.x >> 5) - group * warps, at = (int)threadIdx.x - group * group_threads;
-  const int each = width / ARB_CHUNK, r = R == 2 && at >= each ? 1 : 0, i = ARB_CHUNK * (at - r * each);
-  const bool mine = at < R * each;
+  const int warp = (int)(threadIdx.x >> 5) - group * warps, place_in = (int)threadIdx.x - group * group_threads;
+  /* threads past the last chunk do it too: the same bytes to the same places */
+  const int each = width / ARB_CHUNK, at = place_in < R * each ? place_in : R * each - 1;
+  const int r = R == 2 && at >= each ? 1 : 0, i = ARB_CHUNK * (at - r * each);
   float *gain = gain_w + 2 * width, *product = gain + width + group * R * width;
   const uint32_t step = w.step->step;
   const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
-  const int64_t stride = (int64_t)gridDim.x * groups * R, first = ((int64_t)blockIdx.x * groups + group) * R;
+  const int stride = (int)gridDim.x * groups * R, first = ((int)blockIdx.x * groups + group) * R;
   auto meet = [&]() { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(group_threads) : "memory"); };
   const uint32_t product_at = arb_shared_at(product + r * width + i);
   uint4 next_u = {}, next_v = {}, next_d = {};
   float next_inv = 0.0f;
-  auto load = [&](int64_t row) {
-    if (!mine || row >= m) return;
+  u += (int64_t)(first + r) * ldz + i, v += (int64_t)(first + r) * ldz + i, dy += (int64_t)(first + r) * width + i;
+  int8_t *to = w.hq + (int64_t)(first + r) * w.n + i;
+  const int64_t on = stride * ldz;
+  auto load = [&](int row) {
+    if (row >= m) return;
     next_inv = inv_in[row];
-    next_u = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
-    next_v = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
-    next_d = *reinterpret_cast<const uint4 *>(dy + row * width + i);
+    next_u = *reinterpret_cast<const uint4 *>(u);
+    next_v = *reinterpret_cast<const uint4 *>(v);
+    next_d = *reinterpret_cast<const uint4 *>(dy);
+    u += on, v += on, dy += (int64_t)stride * width;
   };
   load(first + r);
   if (TABLE == 1) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
@@ -129,9 +134,9 @@ static __global__ void __launch_bounds__(MOST, 1)
   for (int j = (int)threadIdx.x; j < width; j += (int)blockDim.x) gain[j] = arb_pow2_eighths(e[j]);
   arb_row_walk place = arb_walk_from(w, first + r, stride);
   __syncthreads();
-  for (int64_t base = first; base < m; base += stride, arb_walk_on(w, place)) {
-    const int64_t row = base + r;
-    const bool active = mine && (R == 1 || row < m);
+  for (int base = first; base < m; base += stride, arb_walk_on(w, place), to += (int64_t)stride * w.n) {
+    const int row = base + r;
+    const bool active = R == 1 || row < m;
     const float inv = next_inv;
     float silu[ARB_CHUNK], slope[ARB_CHUNK], b[ARB_CHUNK], d[ARB_CHUNK], a[ARB_CHUNK];
     const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w},
@@ -201,7 +206,6 @@ static __global__ void __launch_bounds__(MOST, 1)
         out_u = arb_round8(d, unit, arb_philox(key, counter, w.tensor, step, grain));
         out_v = arb_round8(b, unit, arb_philox(key, counter + (uint32_t)each, w.tensor, step, grain));
       }
-      int8_t *to = w.hq + row * w.n + i;
       *reinterpret_cast<uint2 *>(to) = out_u;
       *reinterpret_cast<uint2 *>(to + width) = out_v;
     }

@@ -29,7 +29,7 @@ static arb_status gate_forward_variant(arb_cuda *c, int64_t m, int64_t width, co
 #define GO(g, table, warps) \
   WARP_ROWS("gate_norm_quant", (gate_forward_kernel<g, table, warps>), warps, table, h, zg, ldz, e, q, s, inv, c->nonfinite)
   const int v = arb_variant[VAR_GATE_FORWARD];
-  if (width > 512) GO(4, true, 16);
+  if (width > 768) GO(4, true, 16);
   if (v == 1) GO(2, true, 32);
   if (v == 2) GO(2, true, 24);
   if (v == 3) GO(2, false, 24);
@@ -43,7 +43,7 @@ static arb_status gate_backward_variant(arb_cuda *c, int64_t m, int64_t width, c
 #define GO(g, table, warps) \
   WARP_ROWS("gate_norm_backward", (gate_backward_kernel<g, table, warps>), warps, table, h, zg, ldz, inv, e, dy, dh, dzg, lddz)
   const int v = arb_variant[VAR_GATE_BACKWARD];
-  if (width > 512) GO(4, true, 16);
+  if (width > 768) GO(4, true, 16);
   if (v == 1) GO(2, true, 32);
   if (v == 2) GO(2, true, 24);
   if (v == 3) GO(2, false, 24);
@@ -57,7 +57,7 @@ static arb_status glu_forward_variant(arb_cuda *c, int64_t m, int64_t width, con
   WARP_ROWS("glu_norm_quant", (glu_forward_kernel<g, table, warps>), warps, table, u, vv, ldz, e, q, s, inv, c->nonfinite)
   const int v = arb_variant[VAR_GLU_FORWARD];
   if (width <= 512) GO(2, true, 24);
-  if (width <= 1024) GO(4, true, 16);
+  if (width <= 1280) return ARB_ERR_UNSUPPORTED;
   if (v == 1) GO(6, true, 16);
   if (v == 2) GO(6, true, 20);
   if (v == 3) GO(6, true, 24);
@@ -90,8 +90,8 @@ static arb_status glu_backward_variant(arb_cuda *c, int64_t m, int64_t width, co
                 : v == 7 ? glu_backward_kernel<1, 2, 768>
                          : glu_backward_kernel<1, 2, 640>;
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
-  ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups * rows, 1), (unsigned)(group * groups), shared, m,
-                  (int)width, group, u, vv, ldz, inv, e, dy, to);
+  ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups * rows, 1), (unsigned)(group * groups), shared,
+                  (int)m, (int)width, group, u, vv, ldz, inv, e, dy, to);
   return ARB_OK;
 }
 
