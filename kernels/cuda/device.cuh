@@ -8,6 +8,7 @@
 #include "kernels/common/scale.h"
 #include "kernels/common/trit.h"
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/sigmoid.cuh"
 
 #define ARB_CUDA_FULL 0xffffffffu
 #define ARB_CUDA_RINT 0x1.8p23f /* adding it leaves the nearest integer in the low bits of the sum, |x| < 2^22 */
@@ -21,9 +22,19 @@ static __device__ __forceinline__ float arb_warp_sum(float v) {
 
 /* Sum of a row in shared memory: lane j adds elements j, j + 32, ... from +0, then lanes combine. */
 static __device__ __forceinline__ float arb_row_sum_shared(const float *x, int width, int lane) {
-  float sum = 0.0f;
-#pragma unroll 8
-  for (int i = lane; i < width; i += 32) sum += x[i];
+  float sum = 0.0f, t[8];
+  int i = lane;
+  for (; i + 7 * 32 < width; i += 8 * 32) { /* eight loads at a time */
+#pragma unroll
+    for (int j = 0; j < 8; j++) t[j] = x[i + 32 * j];
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum += t[j];
+  }
+#pragma unroll
+  for (int j = 0; j < 7; j++) t[j] = i + 32 * j < width ? x[i + 32 * j] : 0.0f;
+#pragma unroll
+  for (int j = 0; j < 7; j++)
+    if (i + 32 * j < width) sum += t[j];
   return arb_warp_sum(sum);
 }
 
@@ -35,6 +46,24 @@ static __device__ __forceinline__ float arb_row_square_sum_shared(const float *x
     sum += square;
   }
   return arb_warp_sum(sum);
+}
+
+/* arb_bf16_of_f32 of N floats, N even, in pairs (the first of a pair in the low half). The chip's conversion rounds alike, but
+ * its NaN is 0x7fff, which no number gives; checked for every float. */
+template <int N>
+static __device__ __forceinline__ void arb_bf16_pairs(const float *v, uint32_t *w) {
+  uint32_t most = 0x80008000u; /* of the halves as signed integers */
+#pragma unroll
+  for (int j = 0; j < N / 2; j++) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w[j]) : "f"(v[2 * j + 1]), "f"(v[2 * j]));
+    most = __vmaxs2(most, w[j]);
+  }
+  if ((most & 0xffffu) != 0x7fffu && most >> 16 != 0x7fffu) return;
+#pragma unroll
+  for (int j = 0; j < N / 2; j++) {
+    if ((w[j] & 0xffffu) == 0x7fffu) w[j] ^= 0x3fu;
+    if (w[j] >> 16 == 0x7fffu) w[j] ^= 0x3f0000u;
+  }
 }
 
 /* Elements i .. i + 3 of a row; past its end 0. V: rows are aligned for one wide access and have a multiple of 4 elements. */
@@ -67,6 +96,14 @@ static __device__ __forceinline__ void arb_store_wide(float *to, float a, float 
                : "memory");
 }
 
+/* Eight to shared memory at an address of that window, written out for the same reason. */
+static __device__ __forceinline__ uint32_t arb_shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+static __device__ __forceinline__ void arb_store_shared(uint32_t to, const float v[8]) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+  asm volatile("st.shared.v4.f32 [%0 + 16], {%1, %2, %3, %4};" ::"r"(to), "f"(v[4]), "f"(v[5]), "f"(v[6]), "f"(v[7])
+               : "memory");
+}
+
 template <bool V>
 static __device__ __forceinline__ void arb_store4(float *row, int i, int width, const float v[4]) {
   if (V) {
@@ -82,8 +119,9 @@ static __device__ __forceinline__ void arb_store4(float *row, int i, int width, 
 template <bool V>
 static __device__ __forceinline__ void arb_store4(uint16_t *row, int i, int width, const float v[4]) {
   if (V) {
-    const uint32_t a = arb_bf16_of_f32(v[0]), b = arb_bf16_of_f32(v[1]), c = arb_bf16_of_f32(v[2]), d = arb_bf16_of_f32(v[3]);
-    *reinterpret_cast<uint2 *>(row + i) = make_uint2(a | b << 16, c | d << 16);
+    uint32_t w[2];
+    arb_bf16_pairs<4>(v, w);
+    *reinterpret_cast<uint2 *>(row + i) = make_uint2(w[0], w[1]);
   } else {
 #pragma unroll
     for (int j = 0; j < 4; j++)
@@ -94,29 +132,6 @@ static __device__ __forceinline__ void arb_store4(uint16_t *row, int i, int widt
 /* The same to shared memory, which is always padded. */
 static __device__ __forceinline__ void arb_store4_shared(float *row, int i, const float v[4]) {
   *reinterpret_cast<float4 *>(row + i) = make_float4(v[0], v[1], v[2], v[3]);
-}
-
-/* 1 / d, correctly rounded, for 1 <= d <= 2: a quadratic seed (relative error 0.0101), then Newton steps. The one before the
- * last rounds upwards, without which d = 2 - 2^-23 ends a unit low. Checked against the division for every d. No branch, so
- * several of them overlap, unlike a division. */
-static __device__ __forceinline__ float arb_reciprocal_1_2(float d) {
-  float r = arb_fmaf(arb_fmaf(0x1.4afd6ap-2f, d, -0x1.745d18p+0f), d, 0x1.0f83ep+1f);
-  r = arb_fmaf(r, arb_fmaf(-d, r, 1.0f), r);
-  r = __fmaf_ru(r, arb_fmaf(-d, r, 1.0f), r);
-  return arb_fmaf(r, arb_fmaf(-d, r, 1.0f), r);
-}
-
-/* arb_sigmoidf of kernels/common/math.h with its division written as above: the same bits for every float. */
-static __device__ __forceinline__ float arb_sigmoid(float x) {
-  const float e = arb_exp_core_(fmaxf(-arb_fabsf(x), -104.0f)); /* a NaN is clamped too */
-  const float n = x < 0.0f ? e : 1.0f;
-  const float d = 1.0f + e;
-  const float c = e - (d - 1.0f);
-  const float inv = arb_reciprocal_1_2(d);
-  const float q = n * inv;
-  const float rem = arb_fmaf(-q, c, arb_fmaf(-q, d, n));
-  const float y = arb_fmaf(rem, inv, q);
-  return x == x ? y : arb_f32_of_bits(ARB_F32_NAN_BITS);
 }
 
 /* max(m, |x|), and a NaN when either is one. */

@@ -1,6 +1,20 @@
 /* Gated rows: norm(h) * sigmoid(zg) and norm(silu(u) * v), quantised, and their backward passes. A warp a row, as in norms.cu.
  */
 #include "kernels/cuda/gradient.cuh"
+#include "kernels/cuda/variants.cuh"
+
+/* TEMPORARY: ARB_VARIANTS=1,2,... for the tests. */
+#include <cstdlib>
+int arb_variant[VARS];
+static const int variants_read = [] {
+  const char *s = getenv("ARB_VARIANTS");
+  for (int i = 0; s && *s && i < VARS; i++) {
+    char *end;
+    arb_variant[i] = (int)strtol(s, &end, 10);
+    s = *end ? end + 1 : end;
+  }
+  return 0;
+}();
 
 template <bool V>
 static __global__ void __launch_bounds__(128)
@@ -284,12 +298,8 @@ static __global__ void __launch_bounds__(256, 3)
     if (lane == 0) part[warp] = bits;
     __syncthreads();
     bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[lane] : 0u);
-    float scale;
-    const float unit = arb_gradient_unit(bits, &scale);
-    if (threadIdx.x == 0) {
-      w.sh[row] = scale;
-      if (bits >= ARB_F32_INF_BITS) *w.nonfinite = 1;
-    }
+    const float unit = arb_gradient_unit(bits);
+    if (threadIdx.x == 0) arb_gradient_scale(w, row, bits);
     if (mine) {
       const arb_row_place p = arb_place_of(w, row);
       arb_round_chunk<true>(w, key, step, p.grain, p.position, row, i, d, unit);
@@ -337,6 +347,9 @@ static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t wi
   const int64_t m = arb_rows_count(r);
   const bool wide =
       width % 4 == 0 && ldz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) && arb_cuda_aligned(q, 4);
+  if (arb_variant[VAR_GATE_FORWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
+      ldz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(q, 8))
+    return gate_forward_variant(c, m, width, h, zg, ldz, e, q, s, inv);
   auto kernel = wide ? gate_norm_quant_kernel<true> : gate_norm_quant_kernel<false>;
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
@@ -352,6 +365,8 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   const int64_t m = arb_rows_count(r);
   if (width % ARB_CHUNK == 0 && width <= 6 * 256 && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
       arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8)) {
+    if (arb_variant[VAR_GLU_FORWARD] && ((width > 256 && width <= 512) || width > 1280))
+      return glu_forward_variant(c, m, width, u, v, ldz, e, q, s, inv);
     auto kernel = width <= 2 * 256   ? glu_norm_quant_short_kernel<2>
                   : width <= 4 * 256 ? glu_norm_quant_short_kernel<4>
                                      : glu_norm_quant_short_kernel<6>;
@@ -381,6 +396,10 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
   const int64_t m = arb_rows_count(r);
   const bool wide = width % 4 == 0 && ldz % 4 == 0 && lddz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) &&
                     arb_cuda_aligned(dy, 8) && arb_cuda_aligned(dh, 8) && arb_cuda_aligned(dzg, 8);
+  if (arb_variant[VAR_GATE_BACKWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
+      ldz % 8 == 0 && lddz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(dy, 16) &&
+      arb_cuda_aligned(dh, 16) && arb_cuda_aligned(dzg, 16))
+    return gate_backward_variant(c, m, width, h, zg, ldz, inv, e, dy, dh, dzg, lddz);
   auto kernel = wide ? gate_norm_backward_kernel<true> : gate_norm_backward_kernel<false>;
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
@@ -404,6 +423,10 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
     ARB_CUDA_LAUNCH(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u,
                     v, ldz, inv, e, dy, to);
     return ARB_OK;
+  }
+  if (arb_variant[VAR_GLU_BACKWARD]) {
+    const arb_status st = glu_backward_variant(c, m, width, u, v, ldz, inv, e, dy, to);
+    if (st != ARB_ERR_UNSUPPORTED) return st;
   }
   const unsigned threads = (unsigned)(arb_cuda_ceil(width / ARB_CHUNK, 32) * 32);
   const size_t shared = 3 * (size_t)width * sizeof(float);

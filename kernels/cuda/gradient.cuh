@@ -79,6 +79,13 @@ static __device__ __forceinline__ void arb_load8(const float *row, int at, int n
   arb_load4<V>(row, at + 4, n, v + 4);
 }
 
+/* Eight values rounded to bf16, one 16-byte store. */
+static __device__ __forceinline__ void arb_store8(uint16_t *to, const float v[ARB_CHUNK]) {
+  uint32_t w[4];
+  arb_bf16_pairs<ARB_CHUNK>(v, w);
+  *reinterpret_cast<uint4 *>(to) = make_uint4(w[0], w[1], w[2], w[3]);
+}
+
 static __device__ __forceinline__ float arb_chunk_most(const float h[ARB_CHUNK]) {
   float most = 0.0f;
 #pragma unroll
@@ -87,11 +94,15 @@ static __device__ __forceinline__ float arb_chunk_most(const float h[ARB_CHUNK])
 }
 
 /* How a row with this largest magnitude is rounded: 127 / max in units of 2^-15, 0 for a row that becomes zero. */
-static __device__ __forceinline__ float arb_gradient_unit(uint32_t bits, float *scale) {
+static __device__ __forceinline__ float arb_gradient_unit(uint32_t bits) {
   const float most = arb_f32_of_bits(bits);
-  const bool zero = bits >= ARB_F32_INF_BITS || most < ARB_TINY;
-  *scale = zero ? 0.0f : arb_divf(most, 127.0f);
-  return zero ? 0.0f : arb_divf(127.0f, most) * 0x1p15f;
+  return bits >= ARB_F32_INF_BITS || most < ARB_TINY ? 0.0f : arb_divf(127.0f, most) * 0x1p15f;
+}
+/* The row's scale, stored by one thread. */
+static __device__ __forceinline__ void arb_gradient_scale(const arb_gradient &g, int64_t row, uint32_t bits) {
+  const float most = arb_f32_of_bits(bits);
+  if (bits >= ARB_F32_INF_BITS) *g.nonfinite = 1;
+  g.sh[row] = bits >= ARB_F32_INF_BITS || most < ARB_TINY ? 0.0f : arb_divf(most, 127.0f);
 }
 
 /* Four elements of a word, arb_round_gradient of kernels/common: the sum with the constant leaves the nearest integer of h *
@@ -105,6 +116,16 @@ static __device__ __forceinline__ uint32_t arb_round4(const float *h, float unit
     b[j] = arb_bits_of_f32(h[j] * unit + ARB_CUDA_RINT) * 2 + ((j & 1) ? pair >> 16 : pair & 0xffffu);
   }
   return __byte_perm(__byte_perm(b[0], b[1], 0x0062), __byte_perm(b[2], b[3], 0x0062), 0x5410) ^ 0x80808080u;
+}
+
+/* Eight elements with the draws of one Philox output; unit 0 makes them 0. */
+static __device__ __forceinline__ uint2 arb_round8(const float h[ARB_CHUNK], float unit, const arb_philox_block &r) {
+  return make_uint2(arb_round4(h, unit, r.v[0], r.v[1]), arb_round4(h + 4, unit, r.v[2], r.v[3]));
+}
+
+/* Number of a row's first Philox output among those of its grain. */
+static __device__ __forceinline__ uint32_t arb_gradient_counter(const arb_gradient &g, uint32_t position) {
+  return (position * (uint32_t)g.uses + (uint32_t)g.use) * ((uint32_t)(g.n + 7) / 8);
 }
 
 /* Draws of the chunk at `at` of a row, position `position` of grain `grain` (its number in the step). */
@@ -147,6 +168,27 @@ static __device__ __forceinline__ arb_row_place arb_place_of(const arb_gradient 
   return p;
 }
 
+/* Place of a row in a walk over every stride-th: the divisions are done once. */
+typedef struct {
+  uint32_t local, position, locals, positions; /* grain here and position in it; the stride in grains and positions */
+} arb_row_walk;
+static __device__ __forceinline__ arb_row_walk arb_walk_from(const arb_gradient &g, int64_t row, int64_t stride) {
+  arb_row_walk w;
+  w.local = (uint32_t)((uint64_t)row / g.rows_per_grain);
+  w.position = (uint32_t)row - w.local * g.rows_per_grain;
+  w.locals = (uint32_t)((uint64_t)stride / g.rows_per_grain);
+  w.positions = (uint32_t)stride - w.locals * g.rows_per_grain;
+  return w;
+}
+static __device__ __forceinline__ void arb_walk_on(const arb_gradient &g, arb_row_walk &w) {
+  w.local += w.locals;
+  w.position += w.positions;
+  if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
+}
+static __device__ __forceinline__ uint32_t arb_walk_grain(const arb_gradient &g, const arb_row_walk &w) {
+  return (uint32_t)(g.first + (int32_t)w.local * g.stride);
+}
+
 /* The row out, by one warp, from a function that gives h of chunk `at` as often as it is asked. Any width. */
 template <typename F>
 static __device__ __forceinline__ void arb_gradient_row(const arb_gradient &g, int64_t row, F chunk) {
@@ -157,12 +199,8 @@ static __device__ __forceinline__ void arb_gradient_row(const arb_gradient &g, i
     most = arb_max_abs(most, arb_chunk_most(h));
   }
   const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-  float scale;
-  const float unit = arb_gradient_unit(bits, &scale);
-  if (lane == 0) {
-    g.sh[row] = scale;
-    if (bits >= ARB_F32_INF_BITS) *g.nonfinite = 1;
-  }
+  const float unit = arb_gradient_unit(bits);
+  if (lane == 0) arb_gradient_scale(g, row, bits);
   const arb_row_place p = arb_place_of(g, row);
   const arb_philox_key key = arb_philox_key_of(g.step->seed, ARB_DRAW_DX);
   for (int at = ARB_CHUNK * lane; at < g.n; at += 32 * ARB_CHUNK) {

@@ -1,7 +1,8 @@
 /* A linear's output gradient, fp32 or bf16, as int8 rows. One thread holds chunks of 8 consecutive elements, one Philox output
  * each; a block walks over the rows of one grain, so that a thread keeps its columns and their gains, and loads the next row
  * before it works on this one. */
-#include "kernels/cuda/gradient.cuh"
+#include "kernels/cuda/grad.cuh"
+#include "kernels/cuda/variant.h"
 
 #define MOST_THREADS 384
 
@@ -45,12 +46,8 @@ static __global__ void __launch_bounds__(MOST_THREADS, C == 1 ? 3 : 1)
       __syncthreads();
       bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[parity][lane] : 0u);
     }
-    float scale;
-    const float unit = arb_gradient_unit(bits, &scale);
-    if (threadIdx.x == 0) {
-      a.sh[row] = scale;
-      if (bits >= ARB_F32_INF_BITS) *a.nonfinite = 1;
-    }
+    const float unit = arb_gradient_unit(bits);
+    if (threadIdx.x == 0) arb_gradient_scale(a, row, bits);
 #pragma unroll
     for (int c = 0; c < C; c++)
       if (at[c] < a.n) arb_round_chunk<V>(a, key, step, grain, position, row, at[c], h[c], unit);
@@ -84,6 +81,20 @@ static arb_status grad_quant_of(arb_cuda *c, const arb_rows *r, const T *g, int6
   }
   const bool v = arb_gradient_wide(w, a.hq) && ldg % ARB_CHUNK == 0 && arb_cuda_aligned(g, 16);
   const int each = chunks <= MOST_THREADS ? 1 : 4;
+  const int variant = arb_variant[VAR_GRAD];
+  if (variant && each == 1 && v) {
+    auto kernel = variant == 1   ? grad_rows_kernel<1, T, MOST_THREADS, 3>
+                  : variant == 2 ? grad_rows_kernel<2, T, MOST_THREADS, 2>
+                                 : grad_rows_kernel<4, T, MOST_THREADS, 2>;
+    const unsigned threads = (unsigned)(arb_cuda_ceil(chunks, 32) * 32);
+    int resident = 0;
+    ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, (int)threads, 0), "occupancy");
+    const int64_t blocks = c->multiprocessors * (int64_t)resident / r->grains;
+    const dim3 grid((unsigned)(blocks > r->rows_per_grain ? r->rows_per_grain : (blocks > 0 ? blocks : 1)),
+                    (unsigned)r->grains);
+    ARB_CUDA_LAUNCH(c, "grad_quant", kernel, grid, threads, 0, a, g, ldg);
+    return ARB_OK;
+  }
   auto kernel = each == 1 ? (v ? grad_quant_kernel<1, true, T> : grad_quant_kernel<1, false, T>)
                           : (v ? grad_quant_kernel<4, true, T> : grad_quant_kernel<4, false, T>);
   const unsigned threads = (unsigned)(arb_cuda_ceil(arb_cuda_ceil(chunks, each), 32) * 32);

@@ -223,12 +223,8 @@ static __global__ void __launch_bounds__(128)
     }
     if (BELOW) {
       const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-      float scale;
-      const float unit = arb_gradient_unit(bits, &scale);
-      if (lane == 0) {
-        below.sh[row] = scale;
-        if (bits >= ARB_F32_INF_BITS) *below.nonfinite = 1;
-      }
+      const float unit = arb_gradient_unit(bits);
+      if (lane == 0) arb_gradient_scale(below, row, bits);
       const arb_row_place place = arb_place_of(below, row);
 #pragma unroll
       for (int c = 0; c < G; c++) {

@@ -1,7 +1,8 @@
 /* The gated recurrence over time, forward and backward (MLGRU: Zhu et al. 2024, arXiv:2406.02528). A block holds 32 channels of
  * one sequence and walks over time in tiles. Its first warp runs the short dependent chain (one fma a step forward, an add and
  * a multiply backward) through shared memory, while the others work out the gates of the next tile in parallel. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/scan.cuh"
+#include "kernels/cuda/variant.h"
 
 #define WORKERS 8
 #define FORWARD_STEPS 8 /* of a tile, a worker */
@@ -137,6 +138,22 @@ static arb_status mlgru_forward(arb_backend *be, const arb_rows *r, int64_t cont
   arb_cuda *c = arb_cuda_of(be);
   const int64_t groups = arb_cuda_ceil(width, 32), blocks = arb_rows_count(r) / context * groups;
   ARB_TRY(check_range(context, width, ldz, 0, blocks));
+  const int v = arb_variant[VAR_SCAN_FORWARD];
+  if (v) {
+    const bool pairs =
+        width % 2 == 0 && ldz % 2 == 0 && arb_cuda_aligned(zf, 4) && arb_cuda_aligned(zc, 4) && arb_cuda_aligned(h, 8);
+    const int64_t g = arb_cuda_ceil(width, pairs ? 64 : 32), n = arb_rows_count(r) / context * g;
+    const int workers = pairs && (v == 3 || v == 5) ? 4 : 8;
+    auto kernel = !pairs   ? scan_forward_kernel<1, 8, 8, 4>
+                  : v == 1 ? scan_forward_kernel<2, 8, 4, 4>
+                  : v == 2 ? scan_forward_kernel<2, 8, 2, 4>
+                  : v == 3 ? scan_forward_kernel<2, 4, 4, 4>
+                  : v == 4 ? scan_forward_kernel<2, 8, 4, 3>
+                           : scan_forward_kernel<2, 4, 2, 4>;
+    ARB_CUDA_LAUNCH(c, "mlgru_forward", kernel, (unsigned)n, (workers + 1) * 32, 0, (int)context, (int)width, (int)g, zf, zc,
+                    (int)ldz, bias, h);
+    return ARB_OK;
+  }
   ARB_CUDA_LAUNCH(c, "mlgru_forward", mlgru_forward_kernel, (unsigned)blocks, (WORKERS + 1) * 32, 0, (int)context, (int)width,
                   (int)groups, zf, zc, (int)ldz, bias, h);
   return ARB_OK;
@@ -148,6 +165,23 @@ static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t con
   arb_cuda *c = arb_cuda_of(be);
   const int64_t groups = arb_cuda_ceil(width, 32), blocks = arb_rows_count(r) / context * groups;
   ARB_TRY(check_range(context, width, ldz, lddz, blocks));
+  const int v = arb_variant[VAR_SCAN_BACKWARD];
+  if (v) {
+    const bool pairs = width % 2 == 0 && ldz % 2 == 0 && lddz % 2 == 0 && arb_cuda_aligned(zf, 4) && arb_cuda_aligned(zc, 4) &&
+                       arb_cuda_aligned(h, 8) && arb_cuda_aligned(dh, 4) && arb_cuda_aligned(dzf, 4) &&
+                       arb_cuda_aligned(dzc, 4);
+    const int64_t g = arb_cuda_ceil(width, pairs ? 64 : 32), n = arb_rows_count(r) / context * g;
+    const int workers = pairs && v >= 3 ? 4 : 8;
+    auto kernel = !pairs   ? scan_backward_kernel<1, 8, 4, 3>
+                  : v == 1 ? scan_backward_kernel<2, 8, 2, 4>
+                  : v == 2 ? scan_backward_kernel<2, 8, 1, 4>
+                  : v == 3 ? scan_backward_kernel<2, 4, 2, 4>
+                  : v == 4 ? scan_backward_kernel<2, 4, 4, 4>
+                           : scan_backward_kernel<2, 4, 2, 5>;
+    ARB_CUDA_LAUNCH(c, "mlgru_backward", kernel, (unsigned)n, (workers + 1) * 32, 0, (int)context, (int)width, (int)g, zf, zc,
+                    (int)ldz, bias, h, dh, dzf, dzc, (int)lddz);
+    return ARB_OK;
+  }
   ARB_CUDA_LAUNCH(c, "mlgru_backward", mlgru_backward_kernel, (unsigned)blocks, (WORKERS + 1) * 32, 0, (int)context, (int)width,
                   (int)groups, zf, zc, (int)ldz, bias, h, dh, dzf, dzc, (int)lddz);
   return ARB_OK;

@@ -1,6 +1,6 @@
-/* The device's own sigmoid and reciprocal against kernels/common/math.h and the division, for every float; and rounding to int8
- * for every draw. */
-#include "kernels/cuda/device.cuh"
+/* The device's own sigmoids and reciprocal against kernels/common/math.h and the division, and its conversion to bf16 against
+ * kernels/common/bits.h, for every float; the table of sigmoids for every bf16; and rounding to int8 for every draw. */
+#include "kernels/cuda/gradient.cuh"
 #include "tests/gpu/gpu_test.h"
 
 /* All 2^32 patterns. */
@@ -9,9 +9,54 @@ static __global__ void sigmoid_kernel(unsigned long long *bad) {
   unsigned long long mine = 0;
   for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i >> 32 == 0; i += stride) {
     const float x = arb_f32_of_bits((uint32_t)i);
-    mine += arb_bits_of_f32(arb_sigmoid(x)) != arb_bits_of_f32(arb_sigmoidf(x));
+    const uint32_t want = arb_bits_of_f32(arb_sigmoidf(x));
+    mine += arb_bits_of_f32(arb_sigmoid(x)) != want;
+    const float several[2] = {1.0f, x}; /* the least of them decides for all */
+    float y[2];
+    arb_sigmoids<2>(several, y);
+    mine += arb_bits_of_f32(y[1]) != want;
     if (i >= 0x3f800000u && i <= 0x40000000u)
       mine += arb_bits_of_f32(arb_reciprocal_1_2(x)) != arb_bits_of_f32(arb_divf(1.0f, x));
+  }
+  if (mine) atomicAdd(bad, mine);
+}
+
+/* Every bf16 in both halves of a word, beside others; with and without the care for NaNs. */
+static __global__ void table_kernel(unsigned long long *bad) {
+  extern __shared__ float4 shared[];
+  const char *table = reinterpret_cast<const char *>(shared);
+  arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  __syncthreads();
+  unsigned long long mine = 0;
+  for (uint32_t z = threadIdx.x; z < 65536; z += blockDim.x) {
+    const uint32_t other = (z * 40503u + blockIdx.x * 257u) & 0xffffu;
+    const uint32_t w[4] = {z | other << 16, other | z << 16, z | z << 16, other};
+    const uint16_t each[8] = {(uint16_t)z, (uint16_t)other, (uint16_t)other, (uint16_t)z,
+                              (uint16_t)z, (uint16_t)z,     (uint16_t)other, 0};
+    float careful[8], quick[8];
+    arb_sigmoid_eight<true>(table, w, careful);
+    arb_sigmoid_eight<false>(table, w, quick);
+    for (int j = 0; j < 8; j++) {
+      const float x = arb_f32_of_bf16(each[j]);
+      mine += arb_bits_of_f32(careful[j]) != arb_bits_of_f32(arb_sigmoidf(x));
+      mine += x == x && arb_bits_of_f32(quick[j]) != arb_bits_of_f32(arb_sigmoidf(x));
+    }
+  }
+  if (mine) atomicAdd(bad, mine);
+}
+
+/* All 2^32 patterns in both places, beside others. */
+static __global__ void bf16_kernel(unsigned long long *bad) {
+  const uint64_t stride = (uint64_t)gridDim.x * blockDim.x;
+  unsigned long long mine = 0;
+  for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i >> 32 == 0; i += stride) {
+    const float x = arb_f32_of_bits((uint32_t)i), y = arb_f32_of_bits((uint32_t)i * 0x9E3779B9u);
+    const float v[4] = {x, y, y, x};
+    const uint32_t a = arb_bf16_of_f32(x), b = arb_bf16_of_f32(y);
+    uint32_t w[2], one;
+    arb_bf16_pairs<4>(v, w);
+    arb_bf16_pairs<2>(v, &one);
+    mine += w[0] != (a | b << 16) || w[1] != (b | a << 16) || one != (a | b << 16);
   }
   if (mine) atomicAdd(bad, mine);
 }
@@ -45,16 +90,22 @@ int main(void) {
   arb_backend *be = gpu_backend();
   arb_cuda *c = arb_cuda_of(be);
   void *bad;
-  unsigned long long count[2] = {0, 0};
+  unsigned long long count[4] = {0, 0, 0, 0};
   MUST(be->ops.alloc(be, sizeof count, &bad));
   MUST(be->ops.fill(be, bad, 0, sizeof count));
   sigmoid_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad);
   round_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad + 1);
+  MUST(arb_cuda_allow_shared(c, (const void *)table_kernel, ARB_SIGMOID_BYTES, "table"));
+  table_kernel<<<256, 256, ARB_SIGMOID_BYTES, c->stream>>>((unsigned long long *)bad + 2);
+  bf16_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad + 3);
   MUST(arb_cuda_check(cudaGetLastError(), "launch", __FILE__, __LINE__));
   MUST(be->ops.download(be, count, bad, sizeof count));
-  printf("sigmoid and reciprocal: %llu differ; rounding: %llu differ\n", count[0], count[1]);
+  printf("sigmoid and reciprocal: %llu differ; rounding: %llu differ; table: %llu differ; bf16: %llu differ\n", count[0],
+         count[1], count[2], count[3]);
   gpu_check(count[0] == 0, "sigmoid and reciprocal equal kernels/common/math.h for every float");
   gpu_check(count[1] == 0, "rounding to int8 equals kernels/common/philox.h");
+  gpu_check(count[2] == 0, "the table of sigmoids equals kernels/common/math.h for every bf16");
+  gpu_check(count[3] == 0, "conversion to bf16 equals kernels/common/bits.h for every float");
   be->ops.free(be, bad);
   arb_backend_destroy(&be);
   return gpu_totals();

@@ -1,0 +1,216 @@
+/* The gated unit, norm(silu(u) * v) quantised, and its backward pass, for aligned rows of whole chunks. */
+#ifndef ARB_KERNELS_CUDA_GLU_CUH
+#define ARB_KERNELS_CUDA_GLU_CUH
+
+#include "kernels/cuda/gradient.cuh"
+
+static __device__ __forceinline__ float arb_word_half(const uint32_t w[4], int j) {
+  return arb_f32_of_bits((j & 1) ? w[j / 2] & 0xffff0000u : w[j / 2] << 16);
+}
+
+/* Rows of more than 256 * (G - 1) and at most 256 * G elements, a warp a row: a lane keeps its chunks in registers, only the
+ * squares of the sum pass through shared memory. */
+template <int G, bool TABLE, int WARPS>
+static __global__ void __launch_bounds__(32 * WARPS, 1)
+    glu_forward_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
+                       const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s, float *__restrict__ inv_out,
+                       int *nonfinite) {
+  extern __shared__ float4 shared[];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const char *table = reinterpret_cast<const char *>(shared);
+  float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *square = gain + width * (1 + warp);
+  if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  const uint32_t square_at = arb_shared_at(square);
+  /* lanes past the last chunk do it too: the same bytes to the same places */
+  const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
+  arb_gains_shared(e, width, gain);
+  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+    float a[G][ARB_CHUNK];
+    uint4 wu[G], wv[G];
+    const uint16_t *from_u = u + row * ldz, *from_v = v + row * ldz;
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      wu[c] = *reinterpret_cast<const uint4 *>(from_u + i);
+      wv[c] = *reinterpret_cast<const uint4 *>(from_v + i);
+    }
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      const uint32_t x[4] = {wu[c].x, wu[c].y, wu[c].z, wu[c].w}, y[4] = {wv[c].x, wv[c].y, wv[c].z, wv[c].w};
+      float p[ARB_CHUNK], z[ARB_CHUNK], sg[ARB_CHUNK];
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) z[j] = arb_word_half(x, j);
+      if (TABLE)
+        arb_sigmoid_eight<false>(table, x, sg);
+      else
+        arb_sigmoids<ARB_CHUNK>(z, sg);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        a[c][j] = (z[j] * sg[j]) * arb_word_half(y, j);
+        p[j] = a[c][j] * a[c][j];
+      }
+      arb_store_shared(square_at + 4 * i, p);
+    }
+    __syncwarp();
+    const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
+    float most = 0.0f;
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      float w[ARB_CHUNK];
+      arb_load8<true>(gain, i, width, w);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) a[c][j] = (a[c][j] * inv) * w[j];
+      most = arb_max_abs(most, arb_chunk_most(a[c]));
+    }
+    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+    const float top = arb_f32_of_bits(bits);
+    const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
+    const float unit = zero ? 0.0f : arb_divf(127.0f, top);
+    if (lane == 0) {
+      inv_out[row] = inv;
+      s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
+      if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
+    }
+    int8_t *to = q + row * width;
+#pragma unroll
+    for (int c = 0; c < G; c++) {
+      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+      uint32_t b[ARB_CHUNK];
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(a[c][j] * unit); /* at most 127 (1 + 2^-22): no clamp */
+      *reinterpret_cast<uint2 *>(to + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
+    }
+    __syncwarp();
+  }
+}
+
+/* x = silu(u) * v: the norm's backward gives dx; du = (dx * v) * silu'(u), dv = dx * silu(u), silu'(u) = sg * (1 + u * (1 -
+ * sg)); [du, dv] leaves as gradient rows of the stack that made [u, v]. A group of threads R rows, a thread a chunk of u and of
+ * v: it keeps them and their gates in registers and loads the next row's before it works on this one. The first warps sum.
+ * Groups of a block have nothing in common but the tables. */
+template <int R, int TABLE, int MOST>
+static __global__ void __launch_bounds__(MOST, 1)
+    glu_backward_kernel(int m, int width, int group_threads, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+                        int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
+                        const uint16_t *__restrict__ dy, const __grid_constant__ arb_gradient w) {
+  extern __shared__ float4 shared[];
+  __shared__ float row_mean[16][R];
+  __shared__ uint32_t part[16][R][32];
+  const char *table = reinterpret_cast<const char *>(shared);
+  float *gain_w = reinterpret_cast<float *>(shared) + (TABLE == 2 ? ARB_SLOPE_BYTES / 4
+                                                       : TABLE    ? ARB_SIGMOID_BYTES / 4
+                                                                  : 0); /* [2 width] */
+  const int lane = threadIdx.x & 31, warps = group_threads >> 5;
+  const int group = (int)threadIdx.x / group_threads, groups = (int)blockDim.x / group_threads;
+  const int warp = (int)(threadIdx.x >> 5) - group * warps, place_in = (int)threadIdx.x - group * group_threads;
+  /* threads past the last chunk do it too: the same bytes to the same places */
+  const int each = width / ARB_CHUNK, at = place_in < R * each ? place_in : R * each - 1;
+  const int r = R == 2 && at >= each ? 1 : 0, i = ARB_CHUNK * (at - r * each);
+  float *gain = gain_w + 2 * width, *product = gain + width + group * R * width;
+  const uint32_t step = w.step->step;
+  const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
+  const int stride = (int)gridDim.x * groups * R, first = ((int)blockIdx.x * groups + group) * R;
+  auto meet = [&]() { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(group_threads) : "memory"); };
+  const uint32_t product_at = arb_shared_at(product + r * width + i);
+  uint4 next_u = {}, next_v = {}, next_d = {};
+  float next_inv = 0.0f;
+  u += (int64_t)(first + r) * ldz + i, v += (int64_t)(first + r) * ldz + i, dy += (int64_t)(first + r) * width + i;
+  int8_t *to = w.hq + (int64_t)(first + r) * w.n + i;
+  const int64_t on = stride * ldz;
+  auto load = [&](int row) {
+    if (row >= m) return;
+    next_inv = inv_in[row];
+    next_u = *reinterpret_cast<const uint4 *>(u);
+    next_v = *reinterpret_cast<const uint4 *>(v);
+    next_d = *reinterpret_cast<const uint4 *>(dy);
+    u += on, v += on, dy += (int64_t)stride * width;
+  };
+  load(first + r);
+  if (TABLE == 1) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  if (TABLE == 2) arb_slope_fill(reinterpret_cast<char *>(shared));
+  for (int j = (int)threadIdx.x; j < 2 * width; j += (int)blockDim.x) gain_w[j] = arb_pow2_eighths(w.e[j]);
+  for (int j = (int)threadIdx.x; j < width; j += (int)blockDim.x) gain[j] = arb_pow2_eighths(e[j]);
+  arb_row_walk place = arb_walk_from(w, first + r, stride);
+  __syncthreads();
+  for (int base = first; base < m; base += stride, arb_walk_on(w, place), to += (int64_t)stride * w.n) {
+    const int row = base + r;
+    const bool active = R == 1 || row < m;
+    const float inv = next_inv;
+    float silu[ARB_CHUNK], slope[ARB_CHUNK], b[ARB_CHUNK], d[ARB_CHUNK], a[ARB_CHUNK];
+    const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w},
+                   wd[4] = {next_d.x, next_d.y, next_d.z, next_d.w};
+#pragma unroll
+    for (int j = 0; j < ARB_CHUNK; j++) {
+      a[j] = arb_word_half(wu, j);
+      b[j] = arb_word_half(wv, j);
+      d[j] = arb_word_half(wd, j);
+    }
+    load(row + stride);
+    if (active) {
+      float p[ARB_CHUNK], sg[ARB_CHUNK], gy[ARB_CHUNK];
+      arb_load8<true>(gain, i, width, gy);
+      if (TABLE == 2)
+        arb_slope_eight(table, wu, sg, slope);
+      else if (TABLE)
+        arb_sigmoid_eight<false>(table, wu, sg);
+      else
+        arb_sigmoids<ARB_CHUNK>(a, sg);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        silu[j] = a[j] * sg[j];
+        if (TABLE != 2) slope[j] = sg[j] * (1.0f + a[j] * (1.0f - sg[j]));
+        d[j] = d[j] * gy[j];
+        p[j] = d[j] * ((silu[j] * b[j]) * inv);
+      }
+      arb_store_shared(product_at, p);
+    }
+    meet();
+    if (warp < R) {
+      const float mean = arb_divf(arb_row_sum_shared(product + warp * width, width, lane), (float)width);
+      if (lane == 0) row_mean[group][warp] = mean;
+    }
+    meet();
+    const float mean = row_mean[group][r];
+    float most = 0.0f;
+    if (active) {
+      float gu[ARB_CHUNK], gv[ARB_CHUNK];
+      arb_load8<true>(gain_w, i, width, gu);
+      arb_load8<true>(gain_w, width + i, width, gv);
+#pragma unroll
+      for (int j = 0; j < ARB_CHUNK; j++) {
+        const float xhat = (silu[j] * b[j]) * inv;
+        const float dx = inv * (d[j] - xhat * mean);
+        d[j] = ((dx * b[j]) * slope[j]) * gu[j];
+        b[j] = (dx * silu[j]) * gv[j];
+      }
+      most = arb_max_abs(arb_chunk_most(d), arb_chunk_most(b));
+    }
+    uint32_t bits[R];
+#pragma unroll
+    for (int k = 0; k < R; k++) {
+      bits[k] = __reduce_max_sync(ARB_CUDA_FULL, r == k ? arb_bits_of_f32(most) : 0u);
+      if (lane == 0) part[group][k][warp] = bits[k];
+    }
+    meet();
+#pragma unroll
+    for (int k = 0; k < R; k++) bits[k] = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[group][k][lane] : 0u);
+    const uint32_t top = R == 2 && r == 1 ? bits[R - 1] : bits[0];
+    if (active) {
+      if (i == 0) arb_gradient_scale(w, row, top);
+      const float unit = arb_gradient_unit(top);
+      const uint32_t counter = arb_gradient_counter(w, place.position) + (uint32_t)i / 8, grain = arb_walk_grain(w, place);
+      uint2 out_u = make_uint2(0, 0), out_v = make_uint2(0, 0);
+      if (unit != 0.0f) {
+        out_u = arb_round8(d, unit, arb_philox(key, counter, w.tensor, step, grain));
+        out_v = arb_round8(b, unit, arb_philox(key, counter + (uint32_t)each, w.tensor, step, grain));
+      }
+      *reinterpret_cast<uint2 *>(to) = out_u;
+      *reinterpret_cast<uint2 *>(to + width) = out_v;
+    }
+    /* `part` is written again only after the next rows' two meetings, `product` after these rows' sum */
+  }
+}
+
+#endif
