@@ -4,8 +4,9 @@
 
 #include "src/train/metrics.h"
 
-#define QUEUED 10 /* exchanges timed together where calls are only queued: the host's part of a call is hidden, as in a step \
-                   */
+#define QUEUED                                                                                                  \
+  10 /* exchanges timed together where calls are only queued: the host's part of a call is hidden, as in a step \
+      */
 
 typedef struct {
   double *seconds, *peer, *ratio; /* [pairs] */

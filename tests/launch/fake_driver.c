@@ -1,5 +1,6 @@
 /* A libcuda.so.1 that is found before the real one and knows nothing but its version: what an installation that does not fit
- * looks like to the CUDA runtime, on a machine without a GPU too. FAKE_VERSION: cuDriverGetVersion's; FAKE_INIT: cuInit's result. */
+ * looks like to the CUDA runtime, on a machine without a GPU too. FAKE_VERSION: cuDriverGetVersion's; FAKE_INIT: cuInit's
+ * result. */
 #include <stdlib.h>
 
 int cuInit(unsigned flags);
