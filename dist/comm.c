@@ -93,7 +93,8 @@ arb_status arb_comm_reduce_scatter(arb_comm *c, const void *in, void *out, int64
   ARB_TRY(check_reduction("reduce_scatter", type, op));
   ARB_REQUIRE((in != NULL && out != NULL) || per_rank == 0, ARB_ERR_ARG, "reduce_scatter: no buffer");
   const int64_t slice = per_rank * (int64_t)arb_dtype_size(type);
-  ARB_REQUIRE(!overlap(in, slice * c->size, out, slice), ARB_ERR_ARG, "reduce_scatter: buffers overlap");
+  const bool in_place = (uintptr_t)out == (uintptr_t)in + (uintptr_t)(c->rank * slice);
+  ARB_REQUIRE(in_place || !overlap(in, slice * c->size, out, slice), ARB_ERR_ARG, "reduce_scatter: buffers overlap");
   const bool older = has_message();
   enter(c, "reduce_scatter", per_rank, type, kind, slice * c->size);
   return leave(c, c->ops->reduce_scatter(c, in, out, per_rank, type, op), older);
@@ -123,6 +124,35 @@ arb_status arb_comm_barrier(arb_comm *c) {
   const bool older = has_message();
   enter(c, "barrier", 0, ARB_U8, ARB_TRAFFIC_CONTROL, 0);
   return leave(c, c->ops->barrier(c), older);
+}
+
+arb_status arb_comm_aside(arb_comm *c) {
+  ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "aside: no communicator");
+  return c->ops->aside != NULL ? c->ops->aside(c) : ARB_OK;
+}
+
+arb_status arb_comm_batch_begin(arb_comm *c) {
+  ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "batch: no communicator");
+  return c->ops->batch_begin != NULL ? c->ops->batch_begin(c) : ARB_OK;
+}
+
+/* What the batch holds may be started here alone, so this is watched like a collective. */
+arb_status arb_comm_batch_end(arb_comm *c) {
+  ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "batch: no communicator");
+  if (c->ops->batch_end == NULL) return ARB_OK;
+  const bool older = has_message();
+  enter(c, "batch", 0, ARB_U8, ARB_TRAFFIC_CONTROL, 0);
+  return leave(c, c->ops->batch_end(c), older);
+}
+
+arb_status arb_comm_bare_sum(arb_comm *c, void *buf, int64_t bytes, int scatter) {
+  ARB_TRY(check_comm(c, "bare_sum", bytes, 1, ARB_I8, ARB_TRAFFIC_CONTROL));
+  ARB_REQUIRE(buf != NULL && (!scatter || bytes % c->size == 0), ARB_ERR_ARG, "bare_sum: %lld bytes on %d ranks",
+              (long long)bytes, c->size);
+  ARB_REQUIRE(c->ops->bare_sum != NULL, ARB_ERR_UNSUPPORTED, "%s has no library below it to compare with", c->ops->name);
+  const bool older = has_message();
+  enter(c, "bare_sum", bytes, ARB_I8, ARB_TRAFFIC_CONTROL, 0);
+  return leave(c, c->ops->bare_sum(c, buf, bytes, scatter), older);
 }
 
 arb_status arb_comm_agree(arb_comm *c, arb_status mine) {

@@ -55,6 +55,12 @@ typedef struct {
   /* Memory that the ranks of a node share; NULL: the transport has none. */
   arb_status (*share)(arb_comm *c, size_t bytes, void **base);
   arb_status (*unshare)(arb_comm *c, void *base);
+  /* arb_comm_aside, arb_comm_batch_begin and _end; NULL: collectives are done when they return. */
+  arb_status (*aside)(arb_comm *c);
+  arb_status (*batch_begin)(arb_comm *c);
+  arb_status (*batch_end)(arb_comm *c);
+  /* arb_comm_bare_sum; NULL: there is no library below. */
+  arb_status (*bare_sum)(arb_comm *c, void *buf, int64_t bytes, int scatter);
 } arb_comm_ops;
 
 /* Blocks of shared memory that a communicator may have at a time. */
@@ -96,7 +102,8 @@ struct arb_comm {
 /* Collective, in place. */
 ARB_NODISCARD arb_status arb_comm_all_reduce(arb_comm *c, void *buf, int64_t count, arb_dtype type, arb_redop op,
                                              arb_traffic kind);
-/* Collective. in holds size * per_rank elements, out per_rank. Payload counted: size * per_rank elements. `in` is kept. */
+/* Collective. in holds size * per_rank elements, out per_rank. Payload counted: size * per_rank elements. `in` is kept. In
+ * place: out may be this rank's own slice of in; the other slices are unspecified afterwards. */
 ARB_NODISCARD arb_status arb_comm_reduce_scatter(arb_comm *c, const void *in, void *out, int64_t per_rank, arb_dtype type,
                                                  arb_redop op, arb_traffic kind);
 /* Collective. in holds per_rank elements, out size * per_rank. Payload counted: per_rank elements. */
@@ -106,6 +113,18 @@ ARB_NODISCARD arb_status arb_comm_all_gather(arb_comm *c, const void *in, void *
 ARB_NODISCARD arb_status arb_comm_broadcast(arb_comm *c, void *buf, int64_t count, arb_dtype type, int root, arb_traffic kind);
 /* Collective. Carries no payload. */
 ARB_NODISCARD arb_status arb_comm_barrier(arb_comm *c);
+/* Transports of device memory: collectives from here to the next barrier wait for what the backend's stream holds now, but run
+ * beside what it gets later; the barrier waits for them. May be called again, for what the stream has got since. Elsewhere
+ * collectives are done when they return, and this does nothing. Not a collective by itself, but every rank calls it in the same
+ * places. */
+ARB_NODISCARD arb_status arb_comm_aside(arb_comm *c);
+/* Collective. Between begin and end, collectives have separate buffers and may go out as one: none has an effect before the
+ * end. end must be called after begin even when one of them failed. */
+ARB_NODISCARD arb_status arb_comm_batch_begin(arb_comm *c);
+ARB_NODISCARD arb_status arb_comm_batch_end(arb_comm *c);
+/* Collective, in place. For measurements: the library's own sum of int8, as the transport's peer; one call whatever the size.
+ * scatter: this rank's slice alone is summed, and bytes are a multiple of the ranks. ARB_ERR_UNSUPPORTED without a library. */
+ARB_NODISCARD arb_status arb_comm_bare_sum(arb_comm *c, void *buf, int64_t bytes, int scatter);
 /* Collective. Ends a phase in which ranks may have failed alone: returns ARB_OK on every rank, or, on every rank, the
  * worst status of any rank: ARB_REQUEUE weighs least, then ARB_ERR_PEER, then the others by their number. A rank that was
  * fine gets a message that names the failing rank ("rank 2 failed: data"); the failing rank keeps its own. With

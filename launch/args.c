@@ -12,7 +12,8 @@ const char *arb_args_usage(void) {
          "  generate    text from the newest checkpoint: sample.prompt, .length, .temperature, .top_k\n"
          "  audit       weights, state bytes and memory of a config, counted on its real allocations\n"
          "  plan        memory and traffic by kind, with nothing allocated: needs no GPU and no MPI\n"
-         "  bench       gemm | step | all: speed beside a peer in the same run (CONFIG.ini for step and all)\n"
+         "  bench       gemm | step | votes | all: speed beside a peer in the same run (CONFIG.ini for all but gemm)\n"
+         "              votes: the exchange of votes beside one bare sum of MPI or NCCL; two ranks or more\n"
          "              sidecar: time of the encoders of [sidecars], synthetic ones where none is given; of the video VAE\n"
          "              with sidecars.vae\n"
          "  sidecar     check [WEIGHTS] | encode IMAGE-OR-SOUND | transcribe SOUND, with the encoders of [sidecars]; no\n"
@@ -66,10 +67,10 @@ static int one_of(const char *word, const char *const *words) {
 
 /* What belongs together. */
 static arb_status check(const arb_args *a) {
-  static const char *const benches[] = {"gemm", "step", "all", "sidecar", NULL};
+  static const char *const benches[] = {"gemm", "step", "votes", "all", "sidecar", NULL};
   static const char *const actions[] = {"check", "encode", "decode", "transcribe", NULL};
   ARB_REQUIRE(a->command != ARB_COMMAND_BENCH || (a->bench && one_of(a->bench, benches)), ARB_ERR_CONFIG,
-              "bench: expected gemm, step, sidecar or all, got %s", a->bench ? a->bench : "nothing");
+              "bench: expected gemm, step, votes, sidecar or all, got %s", a->bench ? a->bench : "nothing");
   ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || (a->action && one_of(a->action, actions)), ARB_ERR_CONFIG,
               "sidecar: expected check, encode, decode or transcribe, got %s", a->action ? a->action : "nothing");
   ARB_REQUIRE(a->command != ARB_COMMAND_SIDECAR || a->file || strcmp(a->action, "check") == 0, ARB_ERR_CONFIG,

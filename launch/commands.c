@@ -4,6 +4,7 @@
 
 #include "src/bench/gemm.h"
 #include "src/bench/step.h"
+#include "src/bench/votes.h"
 #include "src/data/ngram.h"
 #include "launch/device.h"
 #include "launch/sidecar.h"
@@ -88,6 +89,14 @@ static arb_status bench_steps(const arb_config *cfg, arb_backend *be, arb_comm *
   return st;
 }
 
+static arb_status bench_votes(const arb_config *cfg, arb_backend *be, arb_comm *comm, arb_comm *device_comm, FILE *out) {
+  arb_trainer *t = NULL;
+  ARB_TRY(arb_trainer_create(cfg, be, comm, device_comm, 0, &t));
+  const arb_status st = arb_bench_votes(t, 15, out);
+  arb_trainer_destroy(&t);
+  return st;
+}
+
 arb_status arb_command_plan(const arb_args *args, const arb_config *cfg, FILE *out) {
   arb_plan plan;
   int threads;
@@ -108,6 +117,8 @@ arb_status arb_command_run(const arb_args *args, const arb_config *cfg, arb_back
   if (args->command == ARB_COMMAND_BENCH) {
     if (bench_wants(args, "gemm")) ARB_TRY(bench_products(cfg, be, comm, out));
     if (bench_wants(args, "step")) ARB_TRY(bench_steps(cfg, be, comm, device_comm, out));
+    const int alone = strcmp(args->bench, "all") == 0 && comm->size == 1; /* nothing to exchange */
+    if (bench_wants(args, "votes") && !alone) ARB_TRY(bench_votes(cfg, be, comm, device_comm, out));
     return ARB_OK;
   }
   if (args->command != ARB_COMMAND_AUDIT) data |= ARB_TRAINER_TRAIN;

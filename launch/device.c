@@ -2,7 +2,11 @@
 #include "launch/device.h"
 
 #include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "src/base/log.h"
 
 #ifdef ARB_WITH_CUDA
 #include "kernels/cuda/cuda.h"
@@ -49,6 +53,8 @@ static arb_status open_local(const arb_config *cfg, const arb_comm *comm, arb_ba
     if (st == ARB_ERR_UNSUPPORTED && cfg->run.device == ARB_CONFIG_DEVICE_CUDA)
       arb_fail_context("%s: run.device = cuda", arb_config_origin(cfg, "run.device"));
     if (st != ARB_ERR_UNSUPPORTED || cfg->run.device == ARB_CONFIG_DEVICE_CUDA) return st;
+    if (!arb_cuda_absent() && comm->local_rank == 0)
+      arb_log(ARB_LOG_WARN, "init", "run.device = auto: the CPU computes: %s", arb_fail_message());
     arb_fail_clear(); /* auto: no usable GPU is not an error */
   }
 #else
@@ -58,16 +64,48 @@ static arb_status open_local(const arb_config *cfg, const arb_comm *comm, arb_ba
   return open_cpu(cfg, comm, be);
 }
 
+/* A failure of one rank among many says where it was. */
+static arb_status name_rank(const arb_comm *comm, arb_status st) {
+  char host[256] = "";
+  if (st == ARB_OK || comm->size == 1) return st;
+  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  arb_fail_context("rank %d of %d on %s", comm->rank, comm->size, host);
+  return st;
+}
+
+#ifdef ARB_WITH_CUDA
+/* Collective. Unlike GPUs or drivers give the same bits, but not the same speed: rank 0 names the first that differs. */
+static arb_status compare_devices(arb_comm *comm) {
+  enum { CHARS = 320 };
+  char mine[CHARS] = "", *all = calloc((size_t)comm->size, CHARS);
+  arb_status st = arb_comm_agree(comm, all ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory"));
+  arb_cuda_describe(comm->local_rank, mine, sizeof mine);
+  if (st == ARB_OK) st = arb_comm_all_gather(comm, mine, all, CHARS, ARB_U8, ARB_TRAFFIC_CONTROL);
+  for (int i = 1; st == ARB_OK && comm->rank == 0 && i < comm->size; i++)
+    if (strncmp(all, all + i * CHARS, CHARS) != 0) {
+      arb_log(ARB_LOG_WARN, "init",
+              "ranks have different GPUs or drivers: rank 0 has %s; rank %d has %.*s; the slowest sets the pace", mine, i,
+              CHARS - 1, all + i * CHARS);
+      break;
+    }
+  free(all);
+  return st;
+}
+#endif
+
 arb_status arb_device_open(const arb_config *cfg, arb_comm *comm, arb_backend **be, arb_comm **device_comm) {
   *device_comm = NULL;
   arb_status st = open_local(cfg, comm, be);
   if (st == ARB_OK) st = arb_backend_validate(*be);
-  ARB_TRY(arb_comm_agree(comm, st));
+  ARB_TRY(arb_comm_agree(comm, name_rank(comm, st)));
   int64_t on_devices = (*be)->on_device;
   ARB_TRY(arb_comm_all_reduce(comm, &on_devices, 1, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
   ARB_REQUIRE(on_devices == 0 || on_devices == comm->size, ARB_ERR_UNSUPPORTED,
               "%d ranks, but only %lld of them found a GPU of their own: start one rank a GPU, or set run.device = cpu",
               comm->size, (long long)on_devices);
+#ifdef ARB_WITH_CUDA
+  if ((*be)->on_device && comm->size > 1) ARB_TRY(compare_devices(comm));
+#endif
 #ifdef ARB_WITH_NCCL
   if ((*be)->on_device && comm->size > 1) ARB_TRY(arb_comm_nccl_create(comm, comm->local_rank, (*be)->stream, device_comm));
 #endif

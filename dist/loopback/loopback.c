@@ -160,6 +160,7 @@ static bool do_all_reduce(block *b, int rank, const post *p) {
   return overflow;
 }
 
+/* In place too: a rank reads and writes its own slice of every buffer alone. */
 static bool do_reduce_scatter(block *b, int rank, const post *p) {
   bool overflow = false;
   for (int64_t i = 0; i < p->count; i++)
@@ -268,8 +269,15 @@ static void depart(block *b, int rank, arb_status st, const char *message) {
 }
 
 static void *run_rank(void *arg) {
-  static const arb_comm_ops ops = {"loopback", all_reduce, reduce_scatter, all_gather, broadcast,
-                                   barrier,    destroy,    share,          unshare};
+  static const arb_comm_ops ops = {.name = "loopback",
+                                   .all_reduce = all_reduce,
+                                   .reduce_scatter = reduce_scatter,
+                                   .all_gather = all_gather,
+                                   .broadcast = broadcast,
+                                   .barrier = barrier,
+                                   .destroy = destroy,
+                                   .share = share,
+                                   .unshare = unshare};
   seat *s = arg;
   arb_comm *c = calloc(1, sizeof *c);
   arb_status st;

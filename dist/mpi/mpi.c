@@ -81,20 +81,32 @@ static arb_status all_reduce(arb_comm *c, void *buf, int64_t count, arb_dtype ty
   return ARB_OK;
 }
 
+/* MPI leaves the result of an in-place call at the start of the whole buffer. */
+static arb_status scatter_in_place(arb_comm *c, unsigned char *own, size_t slice, int per_rank, MPI_Datatype type, MPI_Op op) {
+  unsigned char *all = own - (size_t)c->rank * slice;
+  ARB_TRY(check(MPI_Reduce_scatter_block(MPI_IN_PLACE, all, per_rank, type, op, ((const mpi_state *)c->ctx)->world),
+                "MPI_Reduce_scatter_block"));
+  memmove(own, all, slice);
+  return ARB_OK;
+}
+
 /* A chunk of every rank's slice does not lie in one piece, so past one call each slice is reduced to its owner alone: no
  * copy, no derived types. */
 static arb_status reduce_scatter(arb_comm *c, const void *in, void *out, int64_t per_rank, arb_dtype type, arb_redop op) {
   const mpi_state *s = c->ctx;
   if (per_rank == 0) return ARB_OK;
+  const unsigned char *from = in;
+  unsigned char *to = out;
+  const size_t width = arb_dtype_size(type), slice = (size_t)per_rank * width;
+  const bool in_place = to == from + (size_t)c->rank * slice;
+  if (in_one_call(c, per_rank) && in_place) return scatter_in_place(c, to, slice, (int)per_rank, type_of(type), op_of(op));
   if (in_one_call(c, per_rank))
     return check(MPI_Reduce_scatter_block(in, out, (int)per_rank, type_of(type), op_of(op), s->world),
                  "MPI_Reduce_scatter_block");
-  const unsigned char *from = in;
-  unsigned char *to = out;
-  const size_t width = arb_dtype_size(type);
   for (int owner = 0; owner < c->size; owner++) {
     for (int64_t i = 0; i < per_rank; i += s->chunk) {
-      const void *piece = from + (size_t)(owner * per_rank + i) * width;
+      const bool here = in_place && c->rank == owner;
+      const void *piece = here ? MPI_IN_PLACE : from + (size_t)(owner * per_rank + i) * width;
       ARB_TRY(check(MPI_Reduce(piece, c->rank == owner ? to + (size_t)i * width : NULL, next_count(s, per_rank - i),
                                type_of(type), op_of(op), owner, s->world),
                     "MPI_Reduce"));
@@ -128,6 +140,15 @@ static arb_status all_gather(arb_comm *c, const void *in, void *out, int64_t per
 static arb_status barrier(arb_comm *c) {
   const mpi_state *s = c->ctx;
   return check(MPI_Barrier(s->world), "MPI_Barrier");
+}
+
+static arb_status bare_sum(arb_comm *c, void *buf, int64_t bytes, int scatter) {
+  const mpi_state *s = c->ctx;
+  ARB_REQUIRE(bytes <= INT_MAX, ARB_ERR_UNSUPPORTED, "one call of MPI takes %d bytes at most, not %lld", INT_MAX,
+              (long long)bytes);
+  if (!scatter) return check(MPI_Allreduce(MPI_IN_PLACE, buf, (int)bytes, MPI_INT8_T, MPI_SUM, s->world), "MPI_Allreduce");
+  return check(MPI_Reduce_scatter_block(MPI_IN_PLACE, buf, (int)(bytes / c->size), MPI_INT8_T, MPI_SUM, s->world),
+               "MPI_Reduce_scatter_block");
 }
 
 /* The block is a window whose memory the node's rank 0 owns. Mappings start on pages, so every process rounds its address up by
@@ -221,7 +242,16 @@ static arb_status join(arb_comm *c, mpi_state *s) {
 }
 
 arb_status arb_comm_mpi_create(int *argc, char ***argv, arb_comm **out) {
-  static const arb_comm_ops ops = {"mpi", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy, share, unshare};
+  static const arb_comm_ops ops = {.name = "mpi",
+                                   .all_reduce = all_reduce,
+                                   .reduce_scatter = reduce_scatter,
+                                   .all_gather = all_gather,
+                                   .broadcast = broadcast,
+                                   .barrier = barrier,
+                                   .destroy = destroy,
+                                   .share = share,
+                                   .unshare = unshare,
+                                   .bare_sum = bare_sum};
   *out = NULL;
   ARB_REQUIRE(arb_mpi_launched(), ARB_ERR_UNSUPPORTED,
               "mpi: no launcher's environment; start with mpirun or srun --mpi=pmix, or run one rank without MPI");

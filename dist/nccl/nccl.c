@@ -9,9 +9,14 @@
 #include "dist/board_impl.h"
 #include "dist/nccl/version.h"
 
+#define SPIN_NS 100000000 /* a wait polls without a pause for this long: a step should not end in a sleep */
+
 typedef struct {
   ncclComm_t comm;
-  cudaStream_t stream;
+  cudaStream_t backend; /* borrowed */
+  cudaStream_t beside;  /* for collectives that the backend's work does not wait for */
+  cudaStream_t stream;  /* the one of the two that collectives go to now */
+  cudaEvent_t behind;   /* what the backend's stream held when it was left */
 } nccl_state;
 
 /* NCCL's and CUDA's codes become statuses here and nowhere else. */
@@ -79,19 +84,48 @@ static arb_status broadcast(arb_comm *c, void *buf, int64_t count, arb_dtype typ
   return check(ncclBroadcast(buf, buf, (size_t)count, type_of(type), root, s->comm, s->stream), s, "ncclBroadcast");
 }
 
+static arb_status aside(arb_comm *c) {
+  nccl_state *s = c->ctx;
+  ARB_TRY(check_cuda(cudaEventRecord(s->behind, s->backend), "marking the backend's stream"));
+  ARB_TRY(check_cuda(cudaStreamWaitEvent(s->beside, s->behind, 0), "waiting for the backend's stream"));
+  s->stream = s->beside;
+  return ARB_OK;
+}
+
+static arb_status batch_begin(arb_comm *c) { return check(ncclGroupStart(), c->ctx, "ncclGroupStart"); }
+static arb_status batch_end(arb_comm *c) { return check(ncclGroupEnd(), c->ctx, "ncclGroupEnd"); }
+
+static arb_status bare_sum(arb_comm *c, void *buf, int64_t bytes, int scatter) {
+  nccl_state *s = c->ctx;
+  const size_t all = (size_t)bytes, slice = all / (size_t)c->size;
+  if (!scatter) return check(ncclAllReduce(buf, buf, all, ncclInt8, ncclSum, s->comm, s->stream), s, "ncclAllReduce");
+  return check(ncclReduceScatter(buf, (char *)buf + (size_t)c->rank * slice, slice, ncclInt8, ncclSum, s->comm, s->stream), s,
+               "ncclReduceScatter");
+}
+
+static int64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 /* Waits by polling, so that an error of a peer on another node ends the wait; one on this node NCCL does not report, and the
- * watchdog does. */
+ * watchdog does. What was queued aside has waited for the backend's stream, so that stream is back in order afterwards. */
 static arb_status barrier(arb_comm *c) {
   nccl_state *s = c->ctx;
-  for (int64_t round = 0;; round++) {
+  const int64_t start = now();
+  for (;;) {
     const cudaError_t st = cudaStreamQuery(s->stream);
-    if (st == cudaSuccess) return ARB_OK;
+    if (st == cudaSuccess) {
+      s->stream = s->backend;
+      return ARB_OK;
+    }
     if (st != cudaErrorNotReady) return check_cuda(st, "waiting for NCCL");
     (void)cudaGetLastError(); /* "not ready" would look like the next launch's error */
     ncclResult_t asynchronous = ncclSuccess;
     ARB_TRY(check(ncclCommGetAsyncError(s->comm, &asynchronous), s, "ncclCommGetAsyncError"));
     ARB_TRY(check(asynchronous, s, "a collective"));
-    if (round > 1000) {
+    if (now() - start > SPIN_NS) {
       const struct timespec pause = {0, 20000};
       nanosleep(&pause, NULL);
     }
@@ -102,7 +136,10 @@ static void destroy(arb_comm *c) {
   nccl_state *s = c->ctx;
   if (s) {
     /* With a collective still running a peer is gone, and both ways of closing may wait for it: the process ends instead. */
-    if (s->comm && cudaStreamQuery(s->stream) != cudaErrorNotReady) (void)ncclCommDestroy(s->comm);
+    const int idle = s->beside && cudaStreamQuery(s->stream) != cudaErrorNotReady;
+    if (s->comm && idle) (void)ncclCommDestroy(s->comm);
+    if (idle) (void)cudaStreamDestroy(s->beside);
+    if (s->behind) (void)cudaEventDestroy(s->behind);
     free(s);
   }
   free(c);
@@ -143,8 +180,28 @@ static arb_status open_board(arb_comm *host, arb_comm *c) {
   return arb_comm_barrier(host);
 }
 
+/* Collectives aside come first where both streams have work: their blocks are few, and peers wait for them. */
+static arb_status open_streams(nccl_state *s, int device, void *stream) {
+  int least = 0, most = 0;
+  ARB_TRY(check_cuda(cudaSetDevice(device), "cudaSetDevice"));
+  s->backend = s->stream = (cudaStream_t)stream;
+  ARB_TRY(check_cuda(cudaDeviceGetStreamPriorityRange(&least, &most), "stream priorities"));
+  ARB_TRY(check_cuda(cudaStreamCreateWithPriority(&s->beside, cudaStreamNonBlocking, most), "stream"));
+  return check_cuda(cudaEventCreateWithFlags(&s->behind, cudaEventDisableTiming), "event");
+}
+
 arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_comm **out) {
-  static const arb_comm_ops ops = {"nccl", all_reduce, reduce_scatter, all_gather, broadcast, barrier, destroy, NULL, NULL};
+  static const arb_comm_ops ops = {.name = "nccl",
+                                   .all_reduce = all_reduce,
+                                   .reduce_scatter = reduce_scatter,
+                                   .all_gather = all_gather,
+                                   .broadcast = broadcast,
+                                   .barrier = barrier,
+                                   .destroy = destroy,
+                                   .aside = aside,
+                                   .batch_begin = batch_begin,
+                                   .batch_end = batch_end,
+                                   .bare_sum = bare_sum};
   *out = NULL;
   ncclUniqueId id;
   memset(&id, 0, sizeof id);
@@ -158,13 +215,12 @@ arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_co
   if (st == ARB_OK) st = arb_comm_agree(host, host->rank == 0 ? check(ncclGetUniqueId(&id), NULL, "ncclGetUniqueId") : ARB_OK);
   if (st == ARB_OK) st = arb_comm_broadcast(host, &id, (int64_t)sizeof id, ARB_U8, 0, ARB_TRAFFIC_CONTROL);
   if (st == ARB_OK) {
-    s->stream = (cudaStream_t)stream;
     c->ops = &ops;
     c->rank = host->rank;
     c->size = host->size;
     c->local_rank = host->local_rank;
     c->local_size = host->local_size;
-    st = check_cuda(cudaSetDevice(device), "cudaSetDevice");
+    st = open_streams(s, device, stream);
     if (st == ARB_OK) st = check(ncclCommInitRank(&s->comm, c->size, id, c->rank), NULL, "ncclCommInitRank");
     st = arb_comm_agree(host, st);
   }

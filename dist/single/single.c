@@ -4,7 +4,7 @@
 #include <string.h>
 
 static arb_status copy(const void *in, void *out, int64_t count, arb_dtype type) {
-  if (count > 0) memcpy(out, in, (size_t)count * arb_dtype_size(type));
+  if (count > 0 && out != in) memcpy(out, in, (size_t)count * arb_dtype_size(type));
   return ARB_OK;
 }
 
@@ -51,8 +51,15 @@ static arb_status unshare(arb_comm *c, void *base) {
 static void destroy(arb_comm *c) { free(c); }
 
 arb_status arb_comm_single_create(arb_comm **out) {
-  static const arb_comm_ops ops = {"single", all_reduce, reduce_scatter, all_gather, broadcast,
-                                   barrier,  destroy,    share,          unshare};
+  static const arb_comm_ops ops = {.name = "single",
+                                   .all_reduce = all_reduce,
+                                   .reduce_scatter = reduce_scatter,
+                                   .all_gather = all_gather,
+                                   .broadcast = broadcast,
+                                   .barrier = barrier,
+                                   .destroy = destroy,
+                                   .share = share,
+                                   .unshare = unshare};
   *out = NULL;
   arb_comm *c = calloc(1, sizeof *c);
   ARB_REQUIRE(c != NULL, ARB_ERR_NOMEM, "communicator: out of memory");

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/driver.h"
 
 /* ---- launches ---- */
 
@@ -203,39 +204,9 @@ static void destroy(arb_backend *be) {
 
 /* ---- creation ---- */
 
-static arb_status find_device(int device, cudaDeviceProp *properties) {
-  int driver = 0, runtime = 0, count = 0;
-  (void)cudaDriverGetVersion(&driver);
-  (void)cudaRuntimeGetVersion(&runtime);
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    (void)cudaGetLastError();
-    return ARB_FAIL(ARB_ERR_UNSUPPORTED,
-                    "no usable NVIDIA GPU: %s (driver supports CUDA %d.%d, this build was made with CUDA %d.%d)",
-                    error == cudaSuccess ? "none is visible" : cudaGetErrorString(error), driver / 1000, driver % 1000 / 10,
-                    runtime / 1000, runtime % 1000 / 10);
-  }
-  ARB_REQUIRE(device >= 0 && device < count, ARB_ERR_UNSUPPORTED, "GPU %d was asked for, %d are visible (0 to %d)", device,
-              count, count - 1);
-  ARB_CUDA_TRY(cudaSetDevice(device), "choosing the GPU");
-  ARB_CUDA_TRY(cudaGetDeviceProperties(properties, device), "reading the GPU's properties");
-  cudaFuncAttributes attributes;
-  const cudaError_t image = cudaFuncGetAttributes(&attributes, set_step);
-  if (image != cudaSuccess) {
-    (void)cudaGetLastError();
-    return ARB_FAIL(
-        ARB_ERR_UNSUPPORTED,
-        "GPU %d (%s, compute capability %d.%d) cannot run this build: %s (driver supports CUDA %d.%d, this build was "
-        "made with CUDA %d.%d)",
-        device, properties->name, properties->major, properties->minor, cudaGetErrorString(image), driver / 1000,
-        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-  }
-  return ARB_OK;
-}
-
 static arb_status setup(arb_cuda *c, int device) {
   cudaDeviceProp properties;
-  ARB_TRY(find_device(device, &properties));
+  ARB_TRY(arb_cuda_find_device(device, (const void *)set_step, &properties));
   c->device = device;
   c->early = properties.major >= 9 && !getenv("ARB_NO_EARLY");
   c->multiprocessors = properties.multiProcessorCount;

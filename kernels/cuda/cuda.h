@@ -18,6 +18,10 @@ extern "C" {
 /* device: index as the CUDA runtime counts. ARB_ERR_UNSUPPORTED, with versions, for no device, a driver that is too old, or a
  * GPU that this build has no code for. */
 ARB_NODISCARD arb_status arb_backend_cuda_create(int device, arb_backend **out);
+/* No driver or no GPU at all: nothing that one would want to hear of where a GPU is not asked for. */
+int arb_cuda_absent(void);
+/* Name, compute capability and driver's CUDA version of a GPU that a backend was created on. */
+void arb_cuda_describe(int device, char *text, size_t bytes);
 /* Debugging: wait after every launch, so that an error names the kernel that made it. Off at first. */
 void arb_cuda_sync_launches(arb_backend *be, int on);
 /* Debugging: plain kernels for the three products instead of the fast ones. Off at first. */

@@ -75,9 +75,44 @@ static void print_memory(const arb_trainer *t, FILE *out) {
   fprintf(out, "\n");
 }
 
+static arb_status print_step(const arb_trainer *t, int steps, const double *seconds, double total, FILE *out) {
+  const double median = seconds[steps / 2], bytes = (double)(t->cfg->train.sequences * t->cfg->train.context);
+  fprintf(out, "step: %s, %d rank%s, %d threads a rank; median of %d: %.1f ms (%.1f - %.1f), %.1f kB/s\n", t->be->ops.name,
+          t->comm->size, t->comm->size == 1 ? "" : "s", arb_backend_threads(t->be), steps, 1e3 * median, 1e3 * seconds[0],
+          1e3 * seconds[steps - 1], bytes / median / 1e3);
+  print_memory(t, out);
+  return t->be->ops.profile ? print_operations(t, steps, total, out) : ARB_OK;
+}
+
+/* Collective. The same steps with votes sent after the backward pass and during it, in turn; ratios of neighbours. */
+static arb_status compare_overlap(arb_trainer *t, int steps, double *seconds, FILE *out) {
+  arb_step_result r;
+  double *after = seconds, *during = seconds + steps, *ratio = seconds + 2 * steps;
+  const int overlap = t->overlap;
+  for (int i = -2; i < steps; i++) /* the first two of each record */
+    for (int on = 0; on < 2; on++) {
+      arb_trainer_overlap(t, on);
+      ARB_TRY(arb_comm_barrier(t->comm));
+      const double start = arb_clock_seconds();
+      ARB_TRY(arb_trainer_step(t, &r));
+      if (i >= 0) (on ? during : after)[i] = arb_clock_seconds() - start;
+    }
+  arb_trainer_overlap(t, overlap);
+  if (!out) return ARB_OK;
+  for (int i = 0; i < steps; i++) ratio[i] = after[i] / during[i];
+  for (int k = 0; k < 3; k++) qsort(seconds + k * steps, (size_t)steps, sizeof *seconds, by_value);
+  fprintf(out,
+          "overlap: votes sent during the backward pass %.2f ms (%.2f - %.2f), after it %.2f ms (%.2f - %.2f): %.3f x (%.3f - "
+          "%.3f), medians of %d\n",
+          1e3 * during[steps / 2], 1e3 * during[0], 1e3 * during[steps - 1], 1e3 * after[steps / 2], 1e3 * after[0],
+          1e3 * after[steps - 1], ratio[steps / 2], ratio[0], ratio[steps - 1], steps);
+  return ARB_OK;
+}
+
 arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
   arb_step_result r;
-  double *seconds = calloc((size_t)steps, sizeof *seconds);
+  const int pairs = 4 * steps + 1;
+  double *seconds = calloc((size_t)(3 * pairs), sizeof *seconds);
   arb_status st = arb_comm_agree(t->comm, seconds ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory"));
   if (st != ARB_OK) goto out;
   ARB_TRY_OUT(st, arb_trainer_step(t, &r));
@@ -88,14 +123,12 @@ arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
     ARB_TRY_OUT(st, arb_trainer_step(t, &r));
     total += seconds[i] = arb_clock_seconds() - start;
   }
-  if (!out) goto out;
-  qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
-  const double median = seconds[steps / 2], bytes = (double)(t->cfg->train.sequences * t->cfg->train.context);
-  fprintf(out, "step: %s, %d rank%s, %d threads a rank; median of %d: %.1f ms (%.1f - %.1f), %.1f kB/s\n", t->be->ops.name,
-          t->comm->size, t->comm->size == 1 ? "" : "s", arb_backend_threads(t->be), steps, 1e3 * median, 1e3 * seconds[0],
-          1e3 * seconds[steps - 1], bytes / median / 1e3);
-  print_memory(t, out);
-  if (t->be->ops.profile) st = print_operations(t, steps, total, out);
+  if (out) {
+    qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
+    st = print_step(t, steps, seconds, total, out);
+  }
+  st = arb_comm_agree(t->comm, st);
+  if (st == ARB_OK && t->device_comm) st = compare_overlap(t, pairs, seconds, out);
 out:
   free(seconds);
   return st;

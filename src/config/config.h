@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 58,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 59,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -94,7 +94,7 @@ typedef struct arb_config {
   } checkpoint;
   struct {
     int transport; /* ARB_CONFIG_TRANSPORT_* */
-    bool shard_state;
+    bool shard_state, overlap;
     int64_t timeout_s;
   } dist;
   struct {

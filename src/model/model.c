@@ -77,7 +77,12 @@ static arb_status build(arb_model *m) {
   }
   ARB_TRY(arb_byte_head_create("head", c->dim, ARB_VOCABULARY, &m->modules[*n]));
   ++*n;
-  for (int i = 0; i < m->module_count; i++) ARB_TRY(m->modules[i]->ops->declare(m->modules[i], &m->state));
+  m->first_tensor = calloc((size_t)m->module_count + 1, sizeof *m->first_tensor);
+  ARB_REQUIRE(m->first_tensor, ARB_ERR_NOMEM, "out of host memory");
+  for (int i = 0; i < m->module_count; i++) {
+    ARB_TRY(m->modules[i]->ops->declare(m->modules[i], &m->state));
+    m->first_tensor[i + 1] = m->state.tensor_count;
+  }
   for (int i = 0; i < m->state.tensor_count; i++) ARB_TRY(countable(m, m->state.tensors[i]));
   if (c->ranks) arb_state_shard(&m->state, c->rank, c->ranks);
   m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
@@ -112,6 +117,7 @@ void arb_model_destroy(arb_model **model) {
   for (int i = 0; i < m->module_count; i++) free(m->modules[i]);
   free(m->modules);
   for (int i = 0; i <= ARB_FEATURE_KINDS; i++) free(m->parts[i]);
+  free(m->first_tensor);
   free(m->host_rows);
   free(m->fused.done);
   free(m->each);
@@ -405,15 +411,20 @@ arb_status arb_model_forward(arb_model *m, arb_pass *p) {
   return ARB_OK;
 }
 
-arb_status arb_model_backward(arb_model *m, arb_pass *p) {
-  memset(m->fused.done, 0, (size_t)m->state.tensor_count);
-  for (int i = m->module_count - 1; i >= 0; i--) {
+arb_status arb_model_backward_part(arb_model *m, arb_pass *p, int first, int past) {
+  for (int i = past - 1; i >= first; i--) {
     p->below = NULL;
     for (int j = i - 1; j >= 0 && !p->below; j--) p->below = m->modules[j]->ops->output(m->modules[j]);
     m->be->where = m->modules[i]->name;
     ARB_TRY(m->modules[i]->ops->backward(m->modules[i], p));
   }
   m->be->where = NULL;
+  return ARB_OK;
+}
+
+arb_status arb_model_backward(arb_model *m, arb_pass *p) {
+  memset(m->fused.done, 0, (size_t)m->state.tensor_count);
+  ARB_TRY(arb_model_backward_part(m, p, 0, m->module_count));
   /* A tensor that nothing voted for takes its step too: its statistics decay. */
   for (int i = 0; p->fused && i < m->state.tensor_count; i++)
     if (!m->fused.done[i]) ARB_TRY(arb_votes_complete(p, m->state.tensors[i]));

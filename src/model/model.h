@@ -37,6 +37,7 @@ typedef struct {
   arb_module *parts[ARB_FEATURE_KINDS + 1]; /* of a sequence with features */
   arb_module **modules;
   int module_count;
+  int *first_tensor; /* [module_count + 1] module i declared tensors first_tensor[i] .. first_tensor[i + 1] - 1 */
   arb_arena activations, work, constants, update;
   void *activation_memory, *work_memory, *constant_memory, *update_memory;
   size_t kernel_work, kernel_scratch; /* bytes that the backend's slots need inside: work memory, rows of scratch */
@@ -84,6 +85,9 @@ ARB_NODISCARD arb_status arb_model_forward(arb_model *m, arb_pass *p);
 /* With spec.fused_update this is also the update, for every tensor. A non-finite value that appears in it stops the updates of
  * the tensors that come after, but not of those before: check the forward pass first. */
 ARB_NODISCARD arb_status arb_model_backward(arb_model *m, arb_pass *p);
+/* A part of it: modules past - 1 down to first, whose votes are complete afterwards. The parts of a pass follow each other from
+ * the last module to the first. Not with spec.fused_update. */
+ARB_NODISCARD arb_status arb_model_backward_part(arb_model *m, arb_pass *p, int first, int past);
 /* Statistics and update of every tensor from its summed votes; used[i] = grains in which tensor i had rows. Adds to flips. Not
  * with sharded state: there ranks meet between the parts (arb_shard_rows ...). */
 ARB_NODISCARD arb_status arb_model_update(arb_model *m, const int64_t *used, int vmax);

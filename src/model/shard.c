@@ -23,36 +23,13 @@ void arb_state_shard(arb_state *s, int rank, int ranks) {
 /* NULL while measuring. */
 static int8_t *past(int8_t *base, int64_t offset) { return base ? base + offset : NULL; }
 
-static int64_t padded(int64_t bytes) { return (bytes + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN; }
-
-/* A matrix's votes are dead once they are reduced, in the order of tensors. So the sums lie one after the other from the start
- * of the same block: with room for the largest of them in front, none reaches votes that are yet to be reduced. Guard zones
- * would not survive that: with them sums have memory of their own. */
-static void carve_votes(arb_state *s) {
-  arb_shard *h = &s->shard;
-  int64_t front = 0, all = 0, sum = 0;
-  for (int i = 0; i < s->tensor_count; i++) {
-    const int64_t own = padded(s->tensors[i]->most * s->tensors[i]->w.k);
-    front = own > front ? own : front;
-    all += padded(h->ranks * s->tensors[i]->most * s->tensors[i]->w.k);
-  }
-  int8_t *block = s->guards ? NULL : arb_arena_take(&s->votes, ARB_I8, front + all);
-  int64_t at = front;
-  for (int i = 0; i < s->tensor_count; i++) {
-    arb_tensor *t = s->tensors[i];
-    const int64_t own = t->most * t->w.k, whole = h->ranks * own; /* rows past n stay zero */
-    if (s->guards) {
-      arb_arena_owner(&s->votes, t->name);
-      arb_arena_owner(&h->exchange, t->name);
-      t->w.votes = arb_arena_take(&s->votes, ARB_I8, whole);
-      t->own.votes = arb_arena_take(&h->exchange, ARB_I8, own);
-      continue;
-    }
-    t->w.votes = past(block, at);
-    t->own.votes = past(block, sum);
-    at += padded(whole);
-    sum += padded(own);
-  }
+/* A matrix's votes are dead once they are reduced: this rank's sums take the place of its own rows' votes, so that the
+ * reductions of all matrices are independent of each other. */
+static void carve_votes(arb_state *s, arb_tensor *t) {
+  const int64_t own = t->most * t->w.k; /* rows past n stay zero */
+  arb_arena_owner(&s->votes, t->name);
+  t->w.votes = arb_arena_take(&s->votes, ARB_I8, s->shard.ranks * own);
+  t->own.votes = past(t->w.votes, s->shard.rank * own);
 }
 
 void arb_shard_carve(arb_state *s) {
@@ -78,8 +55,8 @@ void arb_shard_carve(arb_state *s) {
     own->r = arb_arena_take(&s->state, ARB_I32, t->most);
     own->e = past(w->e, rows.first);
     own->p = past(h->p, t->p_at);
+    carve_votes(s, t);
   }
-  carve_votes(s);
   for (int i = 0; i < s->norm_count; i++) {
     arb_arena_owner(&s->state, s->norms[i]->name);
     s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);

@@ -9,9 +9,6 @@
 
 static arb_comm *carrier(const arb_trainer *t) { return t->device_comm ? t->device_comm : t->comm; }
 
-/* Collectives on the device are only queued: this waits, so that a broken transport shows. */
-static arb_status arrived(const arb_trainer *t) { return t->device_comm ? arb_comm_barrier(t->device_comm) : ARB_OK; }
-
 arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, arb_status (*work)(arb_trainer *t, void *arg), void *arg) {
   const arb_ops *o = &t->be->ops;
   if (!o->replay || !t->warm) return work(t, arg);
@@ -55,7 +52,7 @@ static arb_status gather(arb_trainer *t) {
   arb_comm *c = carrier(t);
   ARB_TRY(arb_comm_all_gather(c, h->mine, h->packed, h->trits, ARB_U8, ARB_TRAFFIC_TRITS));
   ARB_TRY(arb_comm_all_gather(c, h->p, h->gathered_p, h->rows, ARB_I8, ARB_TRAFFIC_ROWS));
-  ARB_TRY(arrived(t));
+  ARB_TRY(arb_votes_arrived(t));
   return arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_SPREAD], spread, NULL);
 }
 
@@ -68,14 +65,8 @@ arb_status arb_trainer_gather_copies(arb_trainer *t) {
 }
 
 static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
-  const arb_state *s = &t->model->state;
-  const arb_shard *h = &s->shard;
+  const arb_shard *h = &t->model->state.shard;
   arb_comm *c = carrier(t);
-  for (int i = 0; i < s->tensor_count; i++) { /* in this order: sums take the place of votes that were reduced */
-    const arb_tensor *a = s->tensors[i];
-    ARB_TRY(arb_comm_reduce_scatter(c, a->w.votes, a->own.votes, a->most * a->w.k, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
-  }
-  ARB_TRY(arrived(t));
   ARB_TRY(arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_ROWS], sum_rows, NULL));
   ARB_TRY(arb_comm_all_reduce(c, h->top, h->members, ARB_I32, ARB_MAX, ARB_TRAFFIC_STATS));
   ARB_TRY(arb_comm_all_reduce(c, h->low, h->members, ARB_I32, ARB_MIN, ARB_TRAFFIC_STATS));
@@ -85,16 +76,12 @@ static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
   return gather(t);
 }
 
-static arb_status exchange_votes(arb_trainer *t, int64_t *used) {
-  const arb_state *s = &t->model->state;
-  /* One call for all tensors: their votes lie in one block, and the gaps between them stay zero. */
-  ARB_TRY(arb_comm_all_reduce(carrier(t), s->votes_memory, (int64_t)s->votes.peak, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
-  ARB_TRY(arrived(t));
-  return arb_trainer_counted(t, used, update_all, used);
-}
-
 arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used) {
-  return t->model->spec.ranks ? exchange_rows(t, used) : exchange_votes(t, used);
+  if (!t->overlap) { /* otherwise they have been sent, and waited for */
+    ARB_TRY(arb_trainer_send_votes(t));
+    ARB_TRY(arb_votes_arrived(t));
+  }
+  return t->model->spec.ranks ? exchange_rows(t, used) : arb_trainer_counted(t, used, update_all, used);
 }
 
 void arb_exchange_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {

@@ -160,6 +160,8 @@ static arb_status prepare(arb_trainer *t, int data) {
     ARB_TRY(arb_lockstep_name(t->be, t->model->state.tensors[i]->w.id, t->model->state.tensors[i]->name));
   ARB_TRY(allocate(t));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
+  arb_votes_plan(t);
+  arb_trainer_overlap(t, c->dist.overlap);
   t->vmax = 127 / (int)c->train.grains;
   t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
   t->targets = calloc((size_t)(rows * at_once), sizeof *t->targets);
@@ -202,6 +204,7 @@ void arb_trainer_destroy(arb_trainer **trainer) {
   arb_save_destroy(&t->save);
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
+    for (int i = 0; i < ARB_TRAINER_BUCKETS; i++) t->be->ops.sequence_free(t->be, t->parts_recorded[i]);
     for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
   }
   arb_model_destroy(&t->model);
@@ -220,6 +223,7 @@ void arb_trainer_destroy(arb_trainer **trainer) {
 typedef struct {
   arb_model *model;
   arb_pass *pass;
+  const arb_bucket *bucket;
 } pass_walk;
 
 static arb_status forward(arb_trainer *t, void *arg) {
@@ -239,6 +243,25 @@ static arb_status forward_backward(arb_trainer *t, void *arg) {
   return backward(t, arg);
 }
 
+/* The modules of a bucket, after the forward pass if they are the last ones. */
+static arb_status part(arb_trainer *t, void *arg) {
+  const pass_walk *w = arg;
+  if (w->bucket->past_module == w->model->module_count) ARB_TRY(forward(t, arg));
+  return arb_model_backward_part(w->model, w->pass, w->bucket->first_module, w->bucket->past_module);
+}
+
+/* The last batch of a step: every part of its backward pass completes a bucket. */
+static arb_status forward_backward_sent(arb_trainer *t, pass_walk *w) {
+  const int replayed = t->be->ops.replay && t->warm;
+  for (int i = 0; i < t->bucket_count; i++) {
+    w->bucket = &t->buckets[i];
+    ARB_TRY(arb_trainer_recorded(t, &t->parts_recorded[i], part, w));
+    if (!replayed) ARB_TRY(t->be->ops.sync(t->be)); /* only a sequence's end says that its votes are cast */
+    ARB_TRY(arb_votes_send_bucket(t));
+  }
+  return ARB_OK;
+}
+
 /* The only batch of a step whose backward pass updates: begun only when the forward pass was finite, since what is updated
  * cannot be taken back. */
 static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
@@ -249,8 +272,7 @@ static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
   return nonfinite ? ARB_OK : arb_trainer_counted(t, t->sums + SUM_USED, backward, w);
 }
 
-/* This rank's grains: votes, loss and counts are in the model afterwards. */
-static arb_status local_work(arb_trainer *t, int64_t step) {
+static arb_status all_batches(arb_trainer *t, int64_t step) {
   const arb_config *c = t->cfg;
   arb_model *m = t->model;
   const arb_grain_set mine = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size);
@@ -273,12 +295,23 @@ static arb_status local_work(arb_trainer *t, int64_t step) {
       const int kind = arb_model_tensor_kind(m, j);
       t->sums[SUM_USED + j] += kind < 0 ? p.used : p.used_by[kind];
     }
-    pass_walk w = {m, &p};
-    ARB_TRY(m->spec.fused_update ? forward_backward_fused(t, &w)
-                                 : arb_trainer_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
+    pass_walk w = {m, &p, NULL};
     done += count;
+    ARB_TRY(m->spec.fused_update               ? forward_backward_fused(t, &w)
+            : t->overlap && done == mine.count ? forward_backward_sent(t, &w)
+                                               : arb_trainer_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
   }
+  return ARB_OK;
+}
+
+/* This rank's grains: votes, loss and counts are in the model afterwards; with overlap, votes are sums over ranks. */
+static arb_status local_work(arb_trainer *t, int64_t step) {
+  arb_model *m = t->model;
   int nonfinite;
+  t->sent = 0;
+  const arb_status st = all_batches(t, step);
+  if (t->overlap && arb_votes_finish(t) != ARB_OK) return ARB_ERR_COMM; /* its message, or that of what went before */
+  ARB_TRY(st);
   ARB_TRY(arb_model_check_guards(m));
   ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
   ARB_REQUIRE(
@@ -303,6 +336,7 @@ arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
   arb_comm_reset_payload(t->comm);
   if (t->device_comm) arb_comm_reset_payload(t->device_comm);
   const arb_status mine = local_work(t, step);
+  if (mine == ARB_ERR_COMM) return mine; /* the transport is broken: nothing can be agreed on */
   t->sums[SUM_FAILED] = mine != ARB_OK;
   t->sums[SUM_STOP] = t->stop && *t->stop;
   t->sums[SUM_READY] = arb_save_ready(t, 0);

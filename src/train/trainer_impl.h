@@ -20,8 +20,18 @@ ARB_NODISCARD arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, a
  * grain, say) is called directly. */
 ARB_NODISCARD arb_status arb_trainer_counted(arb_trainer *t, const int64_t *used, arb_status (*work)(arb_trainer *t, void *arg),
                                              void *arg);
-/* Collective. Sums the votes of all ranks and updates the state; used[i]: grains in which tensor i had rows, every step the
- * same. */
+/* Divides the votes into buckets, once they have their places. */
+void arb_votes_plan(arb_trainer *t);
+/* Collective. Sends the next bucket, which is complete on the backend's stream, beside whatever that stream gets from now on.
+ */
+ARB_NODISCARD arb_status arb_votes_send_bucket(arb_trainer *t);
+/* Collective. Sends the buckets that are left, whatever has become of this rank's work, since the others count on them; then
+ * waits for all. */
+ARB_NODISCARD arb_status arb_votes_finish(arb_trainer *t);
+/* Collective. Collectives on the device are only queued: this waits, so that a broken transport shows. */
+ARB_NODISCARD arb_status arb_votes_arrived(arb_trainer *t);
+/* Collective. Sums the votes of all ranks, unless that was done during the backward pass, and updates the state; used[i]:
+ * grains in which tensor i had rows, every step the same. */
 ARB_NODISCARD arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used);
 /* Collective. After the state was loaded: with sharded state, gives every rank the trits and p of the others' rows. */
 ARB_NODISCARD arb_status arb_trainer_gather_copies(arb_trainer *t);

@@ -115,6 +115,21 @@ out:;
   return st != ARB_OK ? st : a != ARB_OK ? a : b;
 }
 
+/* out is this rank's slice of in; the others' are nobody's afterwards. */
+static arb_status one_reduce_scatter_in_place(arb_comm *c, int64_t n, arb_dtype type, arb_redop op) {
+  buffer b = {0};
+  arb_status st;
+  ARB_TRY_OUT(st, buffer_open(&b, n * c->size, type));
+  for (int64_t i = 0; i < n * c->size; i++) put(&b, i, type, brought(c->rank, i, type, op));
+  ARB_TRY_OUT(st, arb_comm_reduce_scatter(c, b.data, b.data + (size_t)(n * c->rank) * arb_dtype_size(type), n, type, op,
+                                          ARB_TRAFFIC_VOTES));
+  for (int64_t i = n * c->rank; i < n * (c->rank + 1); i++)
+    ARB_TRY_OUT(st, expect(&b, i, type, reduced(c->size, i, type, op), "reduce_scatter in place"));
+out:;
+  const arb_status closed = buffer_close(&b);
+  return st != ARB_OK ? st : closed;
+}
+
 static arb_status one_all_gather(arb_comm *c, int64_t n, arb_dtype type) {
   buffer in = {0}, out = {0};
   arb_status st;
@@ -158,6 +173,43 @@ static arb_status run_reduce_scatter(arb_comm *c, void *arg) {
   return ARB_OK;
 }
 
+static arb_status run_in_place(arb_comm *c, void *arg) {
+  for (int n = 0; n < COUNTS; n++)
+    for (arb_dtype t = 0; t < ARB_DTYPE__COUNT && tried(counts[n], arg); t++)
+      for (arb_redop op = ARB_SUM; op <= ARB_MIN && !arb_dtype_is_float(t); op++)
+        ARB_TRY(one_reduce_scatter_in_place(c, counts[n], t, op));
+  return ARB_OK;
+}
+
+/* Several collectives that go out as one, beside other work where the transport can do that, until a barrier. */
+static arb_status batched(arb_comm *c, int8_t x[3][24], int32_t *y) {
+  ARB_TRY(arb_comm_reduce_scatter(c, x[0], x[0] + 3 * c->rank, 3, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+  ARB_TRY(arb_comm_all_reduce(c, x[1], 24, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+  ARB_TRY(arb_comm_reduce_scatter(c, x[2], x[2] + c->rank, 1, ARB_I8, ARB_SUM, ARB_TRAFFIC_VOTES));
+  return arb_comm_all_reduce(c, y, 1, ARB_I32, ARB_MAX, ARB_TRAFFIC_STATS);
+}
+
+static arb_status run_batch(arb_comm *c, void *arg) {
+  (void)arg;
+  int8_t x[3][24];
+  const int64_t sum = c->size * (c->size + 1) / 2;
+  ARB_REQUIRE(c->size <= 8, ARB_ERR_DATA, "this case is for 8 ranks at most");
+  for (int round = 0; round < 3; round++) {
+    int32_t y = c->rank;
+    memset(x, c->rank + 1, sizeof x);
+    ARB_TRY(arb_comm_aside(c));
+    ARB_TRY(arb_comm_batch_begin(c));
+    const arb_status st = batched(c, x, &y), end = arb_comm_batch_end(c);
+    ARB_TRY(st);
+    ARB_TRY(end);
+    ARB_TRY(arb_comm_barrier(c));
+    ARB_REQUIRE(y == c->size - 1 && x[2][c->rank] == sum, ARB_ERR_DATA, "a batch: %d, %d", (int)y, x[2][c->rank]);
+    for (int i = 0; i < 24; i++) ARB_REQUIRE(x[1][i] == sum, ARB_ERR_DATA, "a batch: element %d is %d", i, x[1][i]);
+    for (int i = 3 * c->rank; i < 3 * c->rank + 3; i++) ARB_REQUIRE(x[0][i] == sum, ARB_ERR_DATA, "a batch: slice");
+  }
+  return ARB_OK;
+}
+
 /* Floats may be moved: only their bits travel. */
 static arb_status run_all_gather(arb_comm *c, void *arg) {
   for (int n = 0; n < COUNTS; n++)
@@ -181,6 +233,25 @@ static arb_status must_fail(arb_status got, arb_status want, const char *text) {
   return ARB_OK;
 }
 
+/* The peer of measurements gives the same sums; a transport without a library says so on every rank. */
+static arb_status run_bare_sum(arb_comm *c, void *arg) {
+  (void)arg;
+  int8_t x[64];
+  const int64_t sum = c->size * (c->size + 1) / 2;
+  for (int scatter = 0; scatter < 2; scatter++) {
+    memset(x, c->rank + 1, sizeof x);
+    const arb_status st = arb_comm_bare_sum(c, x, 2 * c->size, scatter);
+    if (c->ops->bare_sum == NULL) {
+      ARB_TRY(must_fail(st, ARB_ERR_UNSUPPORTED, "no library below"));
+      continue;
+    }
+    ARB_TRY(st);
+    for (int i = 0; i < 2 * (scatter ? 1 : c->size); i++) ARB_REQUIRE(x[i] == sum, ARB_ERR_DATA, "the bare sum is %d", x[i]);
+  }
+  if (c->size > 1) ARB_TRY(must_fail(arb_comm_bare_sum(c, x, c->size + 1, 1), ARB_ERR_ARG, "bytes on"));
+  return ARB_OK;
+}
+
 /* Refused on every rank alike, before the transport: no rank waits, and nothing is counted. */
 static arb_status run_refused(arb_comm *c, void *arg) {
   (void)arg;
@@ -201,7 +272,7 @@ static arb_status run_refused(arb_comm *c, void *arg) {
   ARB_TRY(must_fail(arb_comm_all_reduce(c, x, 1, ARB_DTYPE__COUNT, ARB_SUM, k), ARB_ERR_ARG, "element type"));
   ARB_TRY(must_fail(arb_comm_all_reduce(c, x, 1, ARB_I32, (arb_redop)3, k), ARB_ERR_ARG, "reduction 3"));
   ARB_TRY(must_fail(arb_comm_all_reduce(c, x, 1, ARB_I32, ARB_SUM, ARB_TRAFFIC__COUNT), ARB_ERR_ARG, "traffic kind"));
-  ARB_TRY(must_fail(arb_comm_reduce_scatter(c, x, x, 1, ARB_I32, ARB_SUM, k), ARB_ERR_ARG, "overlap"));
+  ARB_TRY(must_fail(arb_comm_reduce_scatter(c, x, (char *)x + 1, 1, ARB_I32, ARB_SUM, k), ARB_ERR_ARG, "overlap"));
   ARB_TRY(must_fail(arb_comm_reduce_scatter(c, x, NULL, 1, ARB_I32, ARB_SUM, k), ARB_ERR_ARG, "no buffer"));
   ARB_TRY(must_fail(arb_comm_all_gather(c, x, x, 1, ARB_I64, k), ARB_ERR_ARG, "overlap"));
   ARB_TRY(must_fail(arb_comm_all_gather(c, NULL, x, 1, ARB_I64, k), ARB_ERR_ARG, "no buffer"));
@@ -323,5 +394,6 @@ const exact_case exact_cases[EXACT_CASES] = {
     {"all_gather", run_all_gather}, {"broadcast", run_broadcast},
     {"refused", run_refused},       {"agree", run_agree},
     {"payload", run_payload},       {"ring", run_ring},
-    {"share", run_share},
+    {"share", run_share},           {"reduce_scatter in place", run_in_place},
+    {"batch", run_batch},           {"bare sum", run_bare_sum},
 };

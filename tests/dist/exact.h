@@ -11,7 +11,7 @@ typedef struct {
   arb_status (*run)(arb_comm *c, void *arg);
 } exact_case;
 
-enum { EXACT_CASES = 9 };
+enum { EXACT_CASES = 12 };
 extern const exact_case exact_cases[EXACT_CASES];
 
 #endif

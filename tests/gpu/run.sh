@@ -100,11 +100,17 @@ for pair in cpu:cuda cuda:cpu; do
   same "killed on $a, $(grep -o 'resumed at step [0-9]*' "$logs/resume-$a-2.log" || echo 'NOT resumed'), on $b" "$(digest_of "$logs/run-straight-$a.log")" "$(digest_of "$logs/resume-$a-2.log")"
 done
 
-# ---- memory and bad luck
-"$here/large.sh" "$build" "$root" "$logs" >"$logs/large.log" 2>&1
-note "$(cat "$logs/large.log")"
-read -r p f s <<<"$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/large.log" | tail -n 1)"
-if [ -n "${p:-}" ]; then passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)); else fail "large.sh"; fi
+# ---- memory, votes on the wire, bad luck
+script() { # NAME ARGS...
+  local name=$1 p= f= s=
+  shift
+  "$here/$name.sh" "$build" "$root" "$logs" "$@" >"$logs/$name.log" 2>&1
+  note "$(cat "$logs/$name.log")"
+  read -r p f s <<<"$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/$name.log" | tail -n 1)"
+  if [ -n "$p" ]; then passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)); else fail "$name.sh"; fi
+}
+script large
+script votes "$data"
 
 # ---- speed
 if [ "$quick" -eq 0 ]; then
@@ -115,8 +121,17 @@ if [ "$quick" -eq 0 ]; then
   if [ "$gpus" -ge 2 ]; then
     run_ranks 2 "$arbdist" bench step "$root/configs/books.ini" "${books[@]}" --set train.grains=16 --set train.sequences=128 >"$logs/bench-weak.log" 2>&1
     run_ranks 2 "$arbdist" bench step "$root/configs/books.ini" "${books[@]}" >"$logs/bench-strong.log" 2>&1
-    note "two GPUs, twice the grains: $(head -n 1 "$logs/bench-weak.log")"
-    note "two GPUs, same grains:      $(head -n 1 "$logs/bench-strong.log")"
+    run_ranks 2 "$arbdist" bench step "$root/configs/books.ini" "${books[@]}" --set dist.shard_state=yes >"$logs/bench-strong-shard.log" 2>&1
+    note "two GPUs, twice the grains: $(grep -E '^(step|overlap):' "$logs/bench-weak.log")"
+    note "two GPUs, same grains:      $(grep -E '^(step|overlap):' "$logs/bench-strong.log")"
+    note "two GPUs, sharded:          $(grep -E '^(step|overlap):' "$logs/bench-strong-shard.log")"
+    # 20 and 255 MB of votes
+    for size in "" "--set model.dim=2048 --set model.glu_hidden=5504 --set model.layers=5 --set train.sequences=8"; do
+      for shard in no yes; do
+        run_ranks 2 "$arbdist" bench votes "$root/configs/books.ini" "${books[@]}" $size --set dist.shard_state=$shard >>"$logs/bench-votes.log" 2>&1
+      done
+    done
+    note "$(cat "$logs/bench-votes.log")"
   fi
 fi
 

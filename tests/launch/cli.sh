@@ -42,4 +42,19 @@ for shipped in "$root"/configs/*.ini; do
   [ "${shipped##*/}" = books.ini ] && contains "audit books.ini: the counts of the specification" "$(cat "$log")" \
     '^logical ternary weights +19888896$' '^norm exponents +18944$'
 done
+
+# The exchange of votes beside MPI's own call; the ratio is a measurement, that there is one is not.
+if [ -n "$MPIRUN" ]; then
+  for shard in no yes; do
+    rc=0
+    ASAN_OPTIONS=detect_leaks=0 timeout 120 "$MPIRUN" 2 "$ARBDIST" bench votes "$config" --set dist.shard_state=$shard >"$log" 2>&1 || rc=$?
+    contains "bench votes, sharded $shard" "$(plain "$log")"$'\n'"exit code $rc" '^votes: mpi, 2 ranks, (replicated|sharded) state, 10[0-9]{4} bytes' \
+      'ms +[0-9.]+ GB/s \([0-9.]+ - [0-9.]+\), bus +[0-9.]+ GB/s: [0-9.]+ of the bare call \([0-9.]+ - [0-9.]+\)' 'bare (all_reduce|reduce_scatter)' '^exit code 0$'
+  done
+else
+  skip "bench votes" "no MPI in this build"
+fi
+rc=0
+"$ARBDIST" bench votes "$config" >"$log" 2>&1 || rc=$?
+contains "bench votes on one rank" "$(cat "$log")"$'\n'"exit code $rc" 'one rank exchanges nothing; start more: mpirun' '^exit code 2$'
 finish

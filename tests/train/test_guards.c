@@ -89,7 +89,7 @@ static arb_status sharded_rank(arb_comm *comm, void *arg) {
   ARB_TRY(arb_backend_cpu_create(1, "auto", &be));
   arb_status st = arb_trainer_create(arg, be, comm, NULL, ARB_TRAINER_TRAIN, &t);
   for (int step = 0; step < 2 && st == ARB_OK; step++) st = arb_trainer_step(t, &result);
-  if (st == ARB_OK) ((unsigned char *)t->model->state.tensors[0]->own.votes)[-1] ^= 1;
+  if (st == ARB_OK) t->model->state.shard.mine[t->model->state.shard.trits] ^= 1;
   if (st == ARB_OK) st = arb_trainer_step(t, &result);
   arb_trainer_destroy(&t);
   arb_backend_destroy(&be);

@@ -1,0 +1,244 @@
+/* dist.overlap: votes that go on the wire during the backward pass give the bits of one rank, replicated and sharded, on a
+ * transport that carries them at once and on one that carries them as late as it may; votes that were sent are not touched
+ * again; a rank that fails or sees a value that is not finite in the middle of its pass leaves no other waiting. The transport
+ * is a stand-in for one of device memory, over loopback. argv[1]: tiny.ini. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dist/loopback/loopback.h"
+#include "src/train/trainer.h"
+#include "tests/test.h"
+
+enum { STEPS = 4, RANKS = 4, CALLS = 64 };
+
+static const char *ini;
+static char train_text[200];
+
+/* ---- a transport whose collectives are queued after arb_comm_aside ---- */
+
+typedef struct {
+  int scatter;
+  const void *in;
+  void *out;
+  int64_t count;
+  arb_dtype type;
+  arb_redop op;
+  uint64_t seen; /* what the buffer held when it was sent */
+} call;
+
+typedef struct {
+  arb_comm *inner;
+  int late, aside, count, sent, batches;
+  call calls[CALLS];
+} wire;
+
+static uint64_t sum_of(const void *data, size_t bytes) {
+  uint64_t h = 14695981039346656037u;
+  for (size_t i = 0; i < bytes; i++) h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
+  return h;
+}
+
+static size_t bytes_of(const arb_comm *c, const call *k) {
+  return (size_t)k->count * arb_dtype_size(k->type) * (size_t)(k->scatter ? c->size : 1);
+}
+
+static arb_status carry(arb_comm *inner, const call *k) {
+  return k->scatter ? arb_comm_reduce_scatter(inner, k->in, k->out, k->count, k->type, k->op, ARB_TRAFFIC_CONTROL)
+                    : arb_comm_all_reduce(inner, k->out, k->count, k->type, k->op, ARB_TRAFFIC_CONTROL);
+}
+
+static arb_status send(arb_comm *c, call k) {
+  wire *w = c->ctx;
+  w->sent += w->aside;
+  if (!w->aside || !w->late) return carry(w->inner, &k);
+  ARB_REQUIRE(w->count < CALLS, ARB_ERR_ARG, "too many calls");
+  k.seen = sum_of(k.scatter ? k.in : k.out, bytes_of(c, &k));
+  w->calls[w->count++] = k;
+  return ARB_OK;
+}
+
+static arb_status all_reduce(arb_comm *c, void *buf, int64_t count, arb_dtype type, arb_redop op) {
+  return send(c, (call){0, buf, buf, count, type, op, 0});
+}
+static arb_status reduce_scatter(arb_comm *c, const void *in, void *out, int64_t count, arb_dtype type, arb_redop op) {
+  return send(c, (call){1, in, out, count, type, op, 0});
+}
+static arb_status all_gather(arb_comm *c, const void *in, void *out, int64_t count, arb_dtype type) {
+  return arb_comm_all_gather(((wire *)c->ctx)->inner, in, out, count, type, ARB_TRAFFIC_CONTROL);
+}
+static arb_status broadcast(arb_comm *c, void *buf, int64_t count, arb_dtype type, int root) {
+  return arb_comm_broadcast(((wire *)c->ctx)->inner, buf, count, type, root, ARB_TRAFFIC_CONTROL);
+}
+static arb_status barrier(arb_comm *c) {
+  wire *w = c->ctx;
+  for (int i = 0; i < w->count; i++) {
+    const call *k = &w->calls[i];
+    ARB_REQUIRE(k->seen == sum_of(k->scatter ? k->in : k->out, bytes_of(c, k)), ARB_ERR_ARG,
+                "votes changed after they were sent");
+    ARB_TRY(carry(w->inner, k));
+  }
+  w->count = w->aside = 0;
+  return ARB_OK;
+}
+static arb_status aside(arb_comm *c) {
+  ((wire *)c->ctx)->aside = 1;
+  return ARB_OK;
+}
+static arb_status batch_begin(arb_comm *c) {
+  (void)c;
+  return ARB_OK;
+}
+static arb_status batch_end(arb_comm *c) {
+  ((wire *)c->ctx)->batches++;
+  return ARB_OK;
+}
+static void destroy(arb_comm *c) { (void)c; }
+
+/* ---- runs ---- */
+
+typedef enum { NOTHING, INFINITE, BROKEN } mishap;
+
+typedef struct {
+  arb_config cfg;
+  int late;
+  mishap what; /* happens to the last rank in its third step */
+  char digest[RANKS][STEPS + 1][33];
+  int64_t wire[RANKS][ARB_TRAFFIC__COUNT];
+  int sent[RANKS];
+} job;
+
+static _Thread_local arb_ops real;
+static _Thread_local int calls;
+static _Thread_local mishap trouble;
+
+static arb_status spoil(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,
+                        uint16_t *dx) {
+  ARB_TRY(real.linear_dx(be, r, hq, sh, w, dx));
+  if (++calls != 3) return ARB_OK; /* after the first bucket was sent */
+  if (trouble == BROKEN) return ARB_FAIL(ARB_ERR_DATA, "page 7 is missing");
+  for (int64_t i = 0; i < w->k; i++) dx[i] = 0x7f80; /* infinity */
+  return ARB_OK;
+}
+
+static arb_status mishap_step(job *j, arb_comm *comm, arb_trainer *t, const char *before) {
+  arb_step_result r;
+  char after[33];
+  real = t->be->ops;
+  calls = 0;
+  trouble = j->what;
+  if (comm->rank == comm->size - 1) t->be->ops.linear_dx = spoil;
+  const arb_status st = arb_trainer_step(t, &r);
+  t->be->ops.linear_dx = real.linear_dx;
+  const arb_status want = j->what == INFINITE ? ARB_ERR_NUMERIC : ARB_ERR_DATA;
+  ARB_REQUIRE(st == want, ARB_ERR_ARG, "a step with trouble gave status %d: %s", (int)st, arb_fail_message());
+  arb_fail_clear();
+  ARB_TRY(arb_trainer_digest(t, after));
+  ARB_REQUIRE(strcmp(before, after) == 0, ARB_ERR_ARG, "a refused step left its mark");
+  return ARB_OK;
+}
+
+static arb_status one_rank(arb_comm *comm, void *arg) {
+  static const arb_comm_ops ops = {.name = "wire",
+                                   .all_reduce = all_reduce,
+                                   .reduce_scatter = reduce_scatter,
+                                   .all_gather = all_gather,
+                                   .broadcast = broadcast,
+                                   .barrier = barrier,
+                                   .destroy = destroy,
+                                   .aside = aside,
+                                   .batch_begin = batch_begin,
+                                   .batch_end = batch_end};
+  job *j = arg;
+  arb_backend *be = NULL;
+  arb_trainer *t = NULL;
+  arb_step_result r;
+  wire w = {.inner = comm, .late = j->late};
+  arb_comm device = {.ops = &ops, .rank = comm->rank, .size = comm->size, .local_size = comm->size, .ctx = &w};
+  ARB_TRY(arb_comm_agree(comm, arb_backend_cpu_create(1, "auto", &be)));
+  ARB_TRY(arb_trainer_create(&j->cfg, be, comm, comm->size > 1 ? &device : NULL, ARB_TRAINER_TRAIN, &t));
+  ARB_REQUIRE(t->overlap == (comm->size > 1 && j->cfg.dist.overlap), ARB_ERR_ARG, "overlap: %d", t->overlap);
+  ARB_TRY(arb_trainer_digest(t, j->digest[comm->rank][0]));
+  for (int step = 0; step < STEPS; step++) {
+    if (step == 2 && j->what != NOTHING) ARB_TRY(mishap_step(j, comm, t, j->digest[comm->rank][step]));
+    w.sent = w.batches = 0;
+    ARB_TRY(arb_trainer_step(t, &r));
+    ARB_TRY(arb_trainer_digest(t, j->digest[comm->rank][step + 1]));
+    if (step == 1) arb_trainer_overlap(t, 0); /* and back */
+    if (step == 2) arb_trainer_overlap(t, j->cfg.dist.overlap);
+  }
+  j->sent[comm->rank] = w.sent;
+  ARB_REQUIRE(!t->overlap || !t->model->spec.ranks || w.batches == t->bucket_count, ARB_ERR_ARG, "%d batches", w.batches);
+  memcpy(j->wire[comm->rank], r.wire, sizeof r.wire);
+  arb_trainer_destroy(&t);
+  arb_backend_destroy(&be);
+  return ARB_OK;
+}
+
+static void run(job *j, int ranks, int late, mishap what, const char *shard, const char *overlap, const char *more) {
+  const char *overrides[] = {train_text, "train.steps=6", "train.warmup=1", shard, overlap, more};
+  memset(j, 0, sizeof *j);
+  arb_assert_ok(arb_config_load(&j->cfg, ini, overrides, (int)(sizeof overrides / sizeof *overrides)));
+  j->late = late;
+  j->what = what;
+  arb_assert_ok(arb_loopback_run(ranks, one_rank, j));
+}
+
+static void same(const job *a, const job *b, int ranks, const char *what) {
+  for (int rank = 0; rank < ranks; rank++)
+    for (int step = 0; step <= STEPS; step++)
+      if (strcmp(a->digest[0][step], b->digest[rank][step]) != 0)
+        fail_msg("%s: rank %d differs after step %d", what, rank, step);
+}
+
+static void test_same_bits(void **state) {
+  (void)state;
+  static job alone, after, during;
+  static const char *const more[] = {"run.grains_at_once=8", "run.grains_at_once=1", "model.memory=zero",
+                                     "debug.guards=yes",     "model.layers=1",       "debug.poison=yes"};
+  static const char *const shard[] = {"dist.shard_state=no", "dist.shard_state=yes"};
+  for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+    run(&alone, 1, 0, NOTHING, shard[0], "dist.overlap=yes", more[i]);
+    for (int s = 0; s < 2; s++)
+      for (int ranks = 2; ranks <= RANKS; ranks++) {
+        run(&after, ranks, 1, NOTHING, shard[s], "dist.overlap=no", more[i]);
+        same(&alone, &after, ranks, more[i]);
+        assert_int_equal(after.sent[0], 0);
+        for (int late = 0; late < 2; late++) {
+          run(&during, ranks, late, NOTHING, shard[s], "dist.overlap=yes", more[i]);
+          same(&alone, &during, ranks, more[i]);
+          assert_true(during.sent[0] > 1);
+          assert_memory_equal(after.wire, during.wire, sizeof after.wire);
+        }
+      }
+  }
+}
+
+static void test_mishaps(void **state) {
+  (void)state;
+  static job alone, other;
+  static const char *const shard[] = {"dist.shard_state=no", "dist.shard_state=yes"};
+  run(&alone, 1, 0, NOTHING, shard[0], "dist.overlap=yes", "run.grains_at_once=8");
+  for (mishap what = INFINITE; what <= BROKEN; what++)
+    for (int s = 0; s < 2; s++)
+      for (int late = 0; late < 2; late++) {
+        run(&other, 3, late, what, shard[s], "dist.overlap=yes", "run.grains_at_once=8");
+        same(&alone, &other, 3, "after trouble");
+      }
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 1;
+  ini = argv[1];
+  char path[] = "/tmp/arbdist-text.XXXXXX";
+  const int fd = mkstemp(path);
+  FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
+  if (!out) return 1;
+  for (int i = 0; i < 9000; i++) fputc(i % 6 == 5 ? ' ' : 'a' + i * i % 23, out);
+  if (fclose(out) != 0) return 1;
+  snprintf(train_text, sizeof train_text, "data.train=%s", path);
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_mishaps)};
+  const int failed = cmocka_run_group_tests_name("overlap", tests, NULL, NULL);
+  unlink(path);
+  return failed;
+}
