@@ -208,7 +208,7 @@ static arb_status setup(arb_cuda *c, int device) {
   cudaDeviceProp properties;
   ARB_TRY(arb_cuda_find_device(device, (const void *)set_step, &properties));
   c->device = device;
-  c->early = properties.major >= 9 && !getenv("ARB_NO_EARLY");
+  c->early = properties.major >= 9;
   c->multiprocessors = properties.multiProcessorCount;
   c->shared_block = properties.sharedMemPerBlockOptin;
   c->shared_multiprocessor = properties.sharedMemPerMultiprocessor;
