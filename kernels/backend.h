@@ -266,8 +266,8 @@ static inline int arb_backend_threads(const arb_backend *be) { return be->thread
  * read, so a stand-in will do. */
 size_t arb_backend_work_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w);
 size_t arb_backend_scratch_bytes(const arb_backend *be, int64_t width);
-/* Bytes that linear_dw_vote holds beside the work memory of other calls, which may run at the same time. reserve wants the largest
- * of both, added. */
+/* Bytes that linear_dw_vote holds beside the work memory of other calls, which may run at the same time. reserve wants the
+ * largest of both, added. */
 size_t arb_backend_side_bytes(const arb_backend *be, int64_t rows, int64_t rows_per_grain, const arb_stack *w);
 /* A stand-in for planning: kind, threads and on_device are set, `free` does nothing, every other slot is NULL. */
 void arb_backend_stand_in(arb_backend *out, arb_backend_kind kind, int threads);

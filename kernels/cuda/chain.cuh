@@ -1,7 +1,7 @@
-/* Kernels that start while the one in front of them on the stream still runs (programmatic dependent launch, compute capability 9
- * and up; elsewhere all of this is nothing). What a step pays between two kernels, the launch and the blocks' own preparation, then
- * hides behind the end of the first. A kernel launched so calls arb_previous_done() before it touches memory that any kernel
- * writes, in every thread and on every path: when it ends, all kernels before it have ended. */
+/* Kernels that start while the one in front of them on the stream still runs (programmatic dependent launch, compute capability
+ * 9 and up; elsewhere all of this is nothing). What a step pays between two kernels, the launch and the blocks' own
+ * preparation, then hides behind the end of the first. A kernel launched so calls arb_previous_done() before it touches memory
+ * that any kernel writes, in every thread and on every path: when it ends, all kernels before it have ended. */
 #ifndef ARB_KERNELS_CUDA_CHAIN_CUH
 #define ARB_KERNELS_CUDA_CHAIN_CUH
 
@@ -23,8 +23,8 @@ __device__ __forceinline__ void arb_next_may_start() {
 
 /* early: the kernel calls arb_previous_done, and a kernel is what precedes it on the stream. */
 template <typename... P, typename... A>
-cudaError_t arb_cuda_chain(void (*kernel)(P...), cudaStream_t stream, dim3 grid, dim3 block, size_t shared, int cluster, bool early,
-                           A... args) {
+cudaError_t arb_cuda_chain(void (*kernel)(P...), cudaStream_t stream, dim3 grid, dim3 block, size_t shared, int cluster,
+                           bool early, A... args) {
   cudaLaunchAttribute a[2];
   unsigned count = 0;
   if (early) {

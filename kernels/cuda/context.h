@@ -21,10 +21,10 @@ typedef struct {
   int *host_flag;         /* pinned */
   void *work;             /* device work memory of slot calls; grows. Its end belongs to the products of dW (side) */
   size_t work_bytes, main_bytes, side_bytes;
-  cudaStream_t side;      /* in a recorded sequence: products of dW, beside what follows on `stream` */
+  cudaStream_t side; /* in a recorded sequence: products of dW, beside what follows on `stream` */
   cudaEvent_t turned, voted;
   int recording, side_busy;
-  int early, chained;     /* early launches (chain.cuh): the device has them; what was queued last on `stream` is a kernel */
+  int early, chained; /* early launches (chain.cuh): the device has them; what was queued last on `stream` is a kernel */
   int multiprocessors;
   size_t shared_block, shared_multiprocessor; /* bytes of shared memory: most of a block, all of a multiprocessor */
   int sync_launches, products_plain;
@@ -56,11 +56,11 @@ ARB_NODISCARD arb_status arb_cuda_allow_shared(arb_cuda *c, const void *kernel, 
 static inline int arb_cuda_chained(const arb_cuda *c) { return c->early && c->chained; }
 
 /* kernel: a __global__ function or a pointer to one. ARB_CUDA_CHAIN: one that calls arb_previous_done. */
-#define ARB_CUDA_CHAIN(c, name, kernel, grid, block, shared, ...)                                                                \
-  do {                                                                                                                           \
-    arb_cuda_launch_begin(c);                                                                                                    \
+#define ARB_CUDA_CHAIN(c, name, kernel, grid, block, shared, ...)                                                             \
+  do {                                                                                                                        \
+    arb_cuda_launch_begin(c);                                                                                                 \
     (void)arb_cuda_chain((kernel), (c)->stream, dim3(grid), dim3(block), (shared), 1, arb_cuda_chained(c) != 0, __VA_ARGS__); \
-    ARB_TRY(arb_cuda_launch_end((c), (name), __FILE__, __LINE__));                                                               \
+    ARB_TRY(arb_cuda_launch_end((c), (name), __FILE__, __LINE__));                                                            \
   } while (0)
 #define ARB_CUDA_LAUNCH(c, name, kernel, grid, block, shared, ...)     \
   do {                                                                 \

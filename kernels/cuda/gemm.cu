@@ -202,8 +202,8 @@ cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_
   for (int i = 1; i < g.clusters && !shared_tiles; i++)
     shared_tiles = arb_wgmma_dw::share(g.units, i, g.clusters) % v.grains != 0;
   if (!shared_tiles) return cudaSuccess;
-  return arb_cuda_chain(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)), dim3(256), 0,
-                        1, true, g);
+  return arb_cuda_chain(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)),
+                        dim3(256), 0, 1, true, g);
 }
 
 cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
@@ -345,8 +345,8 @@ struct dw_parts {
 };
 
 cudaError_t dw_place(const arb_cuda_dw *d, void *work, dw_parts *out) {
-  if (!shape_ok(d->rows_per_grain * d->grains, d->k, d->n) || d->rows_per_grain < 1 ||
-      d->rows_per_grain > ARB_CUDA_GEMM_ROWS || d->grains > 65535 || d->vmax < 1 || d->vmax > 127)
+  if (!shape_ok(d->rows_per_grain * d->grains, d->k, d->n) || d->rows_per_grain < 1 || d->rows_per_grain > ARB_CUDA_GEMM_ROWS ||
+      d->grains > 65535 || d->vmax < 1 || d->vmax > 127)
     return cudaErrorInvalidValue;
   uint8_t *at = static_cast<uint8_t *>(work);
   out->turned = up(d->rows_per_grain, arb_turn::SIDE);
@@ -381,7 +381,8 @@ extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda
   t.draws.first = d->first, t.draws.stride = d->stride;
   const dim3 grid((unsigned)(t.gradient.tiles + t.input.tiles), (unsigned)(w.turned / arb_turn::SIDE), (unsigned)d->grains);
   const dim3 parts((unsigned)arb_turn::PARTS, (unsigned)d->grains);
-  err = arb_cuda_chain(arb_turn::weigh, stream, parts, dim3(arb_turn::THREADS), 0, 1, hopper && early, t.rows, d->sh, d->s, w.most);
+  err = arb_cuda_chain(arb_turn::weigh, stream, parts, dim3(arb_turn::THREADS), 0, 1, hopper && early, t.rows, d->sh, d->s,
+                       w.most);
   if (err != cudaSuccess) return err;
   return arb_cuda_chain(arb_turn::turn, stream, grid, dim3(arb_turn::THREADS), 0, 1, hopper, t);
 }

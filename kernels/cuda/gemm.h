@@ -35,8 +35,7 @@ size_t arb_cuda_gemm_work_bytes(int64_t rows_per_grain, int64_t grains, int64_t 
 
 /* y[m][n] = bf16(((float)sum_k q[m][k] T[n][k] * s[m]) * 2^(e[n] / 8)) */
 cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *q, const float *s,
-                                  const uint8_t *code, const int8_t *e, uint16_t *y, void *work,
-                                  int early);
+                                  const uint8_t *code, const int8_t *e, uint16_t *y, void *work, int early);
 
 /* dx[m][k] = bf16((float)sum_n hq[m][n] T[n][k] * sh[m]) */
 cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
@@ -63,14 +62,14 @@ typedef struct {
   int *nonfinite; /* set when a weight overflows */
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
-/* Its two parts: the operands as the products want them, in work; then products and votes, which read of dw's arrays p, step and
- * votes alone, so hq and q may change meanwhile. */
+/* Its two parts: the operands as the products want them, in work; then products and votes, which read of dw's arrays p, step
+ * and votes alone, so hq and q may change meanwhile. */
 cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 
 /* Which kernels the forms use: -1 = by the device's compute capability (the default), 0 = portable mma.sync, 1 = sm_90a.
- * 2 .. 6 force one tile of the sm_90a kernels (gemm.cu, tile_kind and vote_kind). For tests and measurements; process-wide. Returns the path
- * that the current device would take. */
+ * 2 .. 6 force one tile of the sm_90a kernels (gemm.cu, tile_kind and vote_kind). For tests and measurements; process-wide.
+ * Returns the path that the current device would take. */
 int arb_cuda_gemm_path(int wanted);
 
 #ifdef __cplusplus

@@ -45,8 +45,9 @@ __device__ __forceinline__ float arb_row_vote_scale(const arb_vote_args &v, int3
   return c == ARB_NO_SCALE ? 0.0f : arb_vote_scale(c - v.p[n]);
 }
 
-/* A vote in the low byte; what lies above it is of no meaning. arb_stochastic_round for |x| < 2^22: added downwards, the constant
- * leaves floor(x), whose low bits are an integer's; unit = (draw + 1/2) 2^-16. No NaN comes here: d * scale is finite. */
+/* A vote in the low byte; what lies above it is of no meaning. arb_stochastic_round for |x| < 2^22: added downwards, the
+ * constant leaves floor(x), whose low bits are an integer's; unit = (draw + 1/2) 2^-16. No NaN comes here: d * scale is finite.
+ */
 __device__ __forceinline__ uint32_t arb_vote_byte(int32_t d, float scale, float vmax, float unit) {
   const float x = fminf(fmaxf((float)d * scale, -vmax), vmax);
   const float t = __fadd_rd(x, 0x1.8p23f), rest = x - (t - 0x1.8p23f);

@@ -2,8 +2,9 @@
  *         one scale on the way (kernels/common/scale.h)
  * shapes  tiles of 128 rows x 128 columns; any rows, width
  * layout  a tile of dW reads whole chunks: one run of memory each, where a grain's rows in one line would lie a power of two
- *         apart. Rows past the grain's last are zero. Positions of width' are permuted within 16 (position_of): gradients so that
- *         accumulator rows q and q + 8 are neighbours 2 q, 2 q + 1; inputs so that a thread's accumulator columns are 4 neighbours
+ *         apart. Rows past the grain's last are zero. Positions of width' are permuted within 16 (position_of): gradients so
+ *         that accumulator rows q and q + 8 are neighbours 2 q, 2 q + 1; inputs so that a thread's accumulator columns are 4
+ *         neighbours
  * work    gradients: one Philox output and 8 multiply-adds a chunk of 8 bytes
  * bytes   each read once and written once; row scales once more, for the grain's largest weight (weigh)
  * determinism  integers; a maximum

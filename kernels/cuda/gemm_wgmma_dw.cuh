@@ -6,9 +6,8 @@
  *         columns k.
  * work    2 rows n k operations; a producer warp and two consumer warpgroups of 64 x BN; where two blocks share a
  *         multiprocessor, one casts votes while the other multiplies
- * bytes   from L2 tq once per CN column tiles, q once per CM row tiles: a block loads its share of each operand and multicasts it
- *         to the blocks of its row, or column, of the cluster (alone, 128 x 128 tiles want 64 bytes a cycle at peak, L2 gives
- *         about 27); votes read and written once a block and tile
+ * bytes   from L2 tq once per CN column tiles, q once per CM row tiles: a block loads its share of each operand and multicasts
+ *         it to the blocks of its row, or column, of the cluster; votes read and written once a block and tile
  * determinism  int32 sums, votes are integers: added in registers over a block's grains, then over blocks (join)
  * source  own; PTX ISA, "Asynchronous warpgroup level matrix instructions" */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_DW_CUH
@@ -258,8 +257,8 @@ __global__ void __launch_bounds__(256) join(const args g) {
       votes[i][1] = __vadd4(votes[i][1], part[(2 * i + 1) * 256]);
     }
   }
-  add_tile<BN>(g.v, (tile / g.col_tiles * CM + rank / CN) * BM + row_in_tile(id), (tile % g.col_tiles * CN + rank % CN) * BN, id,
-               votes);
+  add_tile<BN>(g.v, (tile / g.col_tiles * CM + rank / CN) * BM + row_in_tile(id), (tile % g.col_tiles * CN + rank % CN) * BN,
+               id, votes);
 #else
   (void)g;
 #endif

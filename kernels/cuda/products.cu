@@ -88,7 +88,8 @@ static arb_status linear_forward(arb_backend *be, const arb_rows *r, const int8_
   void *work;
   ARB_TRY(gemm_work(c, r, w, &work));
   arb_cuda_launch_begin(c);
-  return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work, arb_cuda_chained(c)), "linear_forward");
+  return finish(c, arb_cuda_gemm_forward(c->stream, m, w->k, w->n, q, s, w->code, w->e, y, work, arb_cuda_chained(c)),
+                "linear_forward");
 }
 
 static arb_status linear_dx(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const arb_stack *w,

@@ -32,8 +32,7 @@ static inline size_t arb_cuda_update_work_bytes(int64_t n, int64_t k, int64_t me
 
 /* The most that any slot but dW takes for a stack. */
 static inline size_t arb_cuda_work_bytes(int64_t m, int64_t n, int64_t k, int64_t members, int64_t uses) {
-  const size_t product = arb_cuda_product_work_bytes(m, k, n),
-               update = arb_cuda_update_work_bytes(n, k, members);
+  const size_t product = arb_cuda_product_work_bytes(m, k, n), update = arb_cuda_update_work_bytes(n, k, members);
   const size_t table = uses > 1 ? (size_t)(n * k) * sizeof(uint16_t) + (size_t)m * ((size_t)n + sizeof(int32_t)) : 0;
   const size_t most = product > update ? product : update;
   return most > table ? most : table;
