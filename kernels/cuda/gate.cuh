@@ -4,22 +4,9 @@
 #ifndef ARB_KERNELS_CUDA_GATE_CUH
 #define ARB_KERNELS_CUDA_GATE_CUH
 
-#include "kernels/cuda/glu.cuh"
+#include "kernels/cuda/gradient.cuh"
 
-/* sigmoid of the eight bf16 in w. */
-template <bool TABLE, bool NANS>
-static __device__ __forceinline__ void arb_sigmoid_words(const char *table, const uint32_t w[4], float sg[ARB_CHUNK]) {
-  if (TABLE) {
-    arb_sigmoid_eight<NANS>(table, w, sg);
-  } else {
-    float z[ARB_CHUNK];
-#pragma unroll
-    for (int j = 0; j < ARB_CHUNK; j++) z[j] = arb_word_half(w, j);
-    arb_sigmoids<ARB_CHUNK>(z, sg);
-  }
-}
-
-template <int G, bool TABLE, int WARPS>
+template <int G, int WARPS>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     gate_forward_kernel(int64_t m, int width, const float *__restrict__ h, const uint16_t *__restrict__ zg, int64_t ldz,
                         const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
@@ -27,13 +14,16 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const char *table = reinterpret_cast<const char *>(shared);
-  float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *square = gain + width * (1 + warp);
-  if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  float *gain = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4, *square = gain + width * (1 + warp);
+  arb_next_may_start();
+  arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  arb_previous_done();
   const uint32_t square_at = arb_shared_at(square);
   /* lanes past the last chunk do it too: the same bytes to the same places */
   const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     float a[G][ARB_CHUNK];
     uint4 wz[G];
     const float *from = h + row * width;
@@ -41,8 +31,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
 #pragma unroll
     for (int c = 0; c < G; c++) {
       const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
-      arb_load8<true>(from, i, width, a[c]);
-      wz[c] = *reinterpret_cast<const uint4 *>(from_z + i);
+      arb_load8_last(from + i, a[c]);
+      wz[c] = arb_load_last(reinterpret_cast<const uint4 *>(from_z + i));
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
@@ -61,7 +51,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
       const uint32_t z[4] = {wz[c].x, wz[c].y, wz[c].z, wz[c].w};
       float w[ARB_CHUNK], sg[ARB_CHUNK];
       arb_load8<true>(gain, i, width, w);
-      arb_sigmoid_words<TABLE, true>(table, z, sg);
+      arb_sigmoid_eight<true>(table, z, sg);
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) a[c][j] = ((a[c][j] * inv) * w[j]) * sg[j];
       most = arb_max_abs(most, arb_chunk_most(a[c]));
@@ -89,7 +79,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
 }
 
 /* o = r * sg, r = norm(h), sg = sigmoid(zg): dzg = (dy * r) * (sg * (1 - sg)), dr = dy * sg, then the norm's backward of dr. */
-template <int G, bool TABLE, int WARPS>
+template <int G, int WARPS>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     gate_backward_kernel(int64_t m, int width, const float *__restrict__ h, const uint16_t *__restrict__ zg, int64_t ldz,
                          const float *__restrict__ inv_in, const int8_t *__restrict__ e, const uint16_t *__restrict__ dy,
@@ -97,13 +87,16 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const char *table = reinterpret_cast<const char *>(shared);
-  float *gain = reinterpret_cast<float *>(shared) + (TABLE ? ARB_SIGMOID_BYTES / 4 : 0), *product = gain + width * (1 + warp);
-  if (TABLE) arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  float *gain = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4, *product = gain + width * (1 + warp);
+  arb_next_may_start();
+  arb_sigmoid_fill(reinterpret_cast<char *>(shared));
+  arb_previous_done();
   const uint32_t product_at = arb_shared_at(product);
   /* lanes past the last chunk do it too: the same bytes to the same places */
   const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width, at_z = row * ldz;
     const float inv = inv_in[row];
     float x[G][ARB_CHUNK], d[G][ARB_CHUNK];
@@ -112,8 +105,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
     for (int c = 0; c < G; c++) {
       const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
       arb_load8<true>(h + at, i, width, x[c]);
-      wz[c] = *reinterpret_cast<const uint4 *>(zg + at_z + i);
-      wd[c] = *reinterpret_cast<const uint4 *>(dy + at + i);
+      wz[c] = arb_load_last(reinterpret_cast<const uint4 *>(zg + at_z + i));
+      wd[c] = arb_load_last(reinterpret_cast<const uint4 *>(dy + at + i));
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
@@ -121,7 +114,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
       const uint32_t z[4] = {wz[c].x, wz[c].y, wz[c].z, wz[c].w}, y[4] = {wd[c].x, wd[c].y, wd[c].z, wd[c].w};
       float w[ARB_CHUNK], sg[ARB_CHUNK], p[ARB_CHUNK], o[ARB_CHUNK];
       arb_load8<true>(gain, i, width, w);
-      arb_sigmoid_words<TABLE, true>(table, z, sg);
+      arb_sigmoid_eight<true>(table, z, sg);
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) {
         const float g = arb_word_half(y, j);

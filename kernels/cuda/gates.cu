@@ -1,20 +1,7 @@
-/* Gated rows: norm(h) * sigmoid(zg) and norm(silu(u) * v), quantised, and their backward passes. A warp a row, as in norms.cu.
- */
-#include "kernels/cuda/gradient.cuh"
-#include "kernels/cuda/variants.cuh"
-
-/* TEMPORARY: ARB_VARIANTS=1,2,... for the tests. */
-#include <cstdlib>
-int arb_variant[VARS];
-static const int variants_read = [] {
-  const char *s = getenv("ARB_VARIANTS");
-  for (int i = 0; s && *s && i < VARS; i++) {
-    char *end;
-    arb_variant[i] = (int)strtol(s, &end, 10);
-    s = *end ? end + 1 : end;
-  }
-  return 0;
-}();
+/* Gated rows: norm(h) * sigmoid(zg) and norm(silu(u) * v), quantised, and their backward passes. Aligned rows of whole chunks
+ * that fit go to gate.cuh and glu.cuh; the kernels here take any: a warp a row, as in norms.cu. */
+#include "kernels/cuda/gate.cuh"
+#include "kernels/cuda/glu.cuh"
 
 template <bool V>
 static __global__ void __launch_bounds__(128)
@@ -24,8 +11,11 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
+  arb_next_may_start();
+  arb_previous_done();
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
 #pragma unroll 4
     for (int i = 4 * lane; i < width; i += 128) {
@@ -56,77 +46,6 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
-/* norm(silu(u) * v) for rows of at most 256 * G elements, a multiple of 8, a warp a row: a lane keeps its chunks in registers,
- * only the squares of the sum pass through shared memory. */
-template <int G>
-static __global__ void __launch_bounds__(128)
-    glu_norm_quant_short_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
-                                int64_t ldz, const int8_t *__restrict__ e, int8_t *__restrict__ q, float *__restrict__ s,
-                                float *__restrict__ inv_out, int *nonfinite) {
-  extern __shared__ float4 shared[];
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  float *gain = reinterpret_cast<float *>(shared), *square = gain + width * (1 + warp);
-  arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
-    float a[G][ARB_CHUNK];
-    uint4 wu[G], wv[G];
-#pragma unroll
-    for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
-      wu[c] = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
-      wv[c] = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
-    }
-#pragma unroll
-    for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
-      const uint32_t x[4] = {wu[c].x, wu[c].y, wu[c].z, wu[c].w}, y[4] = {wv[c].x, wv[c].y, wv[c].z, wv[c].w};
-      float p[ARB_CHUNK];
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) {
-        const float z = arb_f32_of_bits((j & 1) ? x[j / 2] & 0xffff0000u : x[j / 2] << 16);
-        a[c][j] = (z * arb_sigmoid(z)) * arb_f32_of_bits((j & 1) ? y[j / 2] & 0xffff0000u : y[j / 2] << 16);
-        p[j] = a[c][j] * a[c][j];
-      }
-      arb_store4_shared(square, i, p);
-      arb_store4_shared(square, i + 4, p + 4);
-    }
-    __syncwarp();
-    const float inv = arb_inv_rms(arb_row_sum_shared(square, width, lane), width);
-    float most = 0.0f;
-#pragma unroll
-    for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
-      float w[ARB_CHUNK];
-      arb_load8<true>(gain, i, width, w);
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) a[c][j] = (a[c][j] * inv) * w[j];
-      most = arb_max_abs(most, arb_chunk_most(a[c]));
-    }
-    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-    const float top = arb_f32_of_bits(bits);
-    const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
-    const float unit = zero ? 0.0f : arb_divf(127.0f, top);
-    if (lane == 0) {
-      inv_out[row] = inv;
-      s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
-      if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
-    }
-#pragma unroll
-    for (int c = 0; c < G; c++) {
-      const int i = ARB_CHUNK * (lane + 32 * c);
-      if (i >= width) continue;
-      uint32_t b[ARB_CHUNK];
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(arb_clamp_fast(a[c][j] * unit, 127.0f));
-      *reinterpret_cast<uint2 *>(q + row * width + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
-    }
-    __syncwarp();
-  }
-}
-
 template <bool V>
 static __global__ void __launch_bounds__(128)
     glu_norm_quant_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
@@ -135,8 +54,11 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
+  arb_next_may_start();
+  arb_previous_done();
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t in = row * ldz;
 #pragma unroll 2
     for (int i = 4 * lane; i < width; i += 128) {
@@ -178,8 +100,11 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *gy = gain + pad * (1 + 2 * warp), *xhat = gy + pad;
+  arb_next_may_start();
+  arb_previous_done();
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
     const float inv = inv_in[row];
 #pragma unroll 2
@@ -222,100 +147,16 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
-/* x = silu(u) * v: the norm's backward gives dx; du = (dx * v) * silu'(u), dv = dx * silu(u), silu'(u) = sg * (1 + u * (1 -
- * sg)); [du, dv] leaves as gradient rows of the stack that made [u, v]. A block a row, a thread a chunk of u and of v: it keeps
- * them and their gates in registers and loads the next row's before it works on this one. The first warp sums. */
-static __global__ void __launch_bounds__(256, 3)
-    glu_norm_backward_chunk_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
-                                   int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
-                                   const uint16_t *__restrict__ dy, const __grid_constant__ arb_gradient w) {
-  extern __shared__ float4 shared[];
-  __shared__ float row_mean;
-  __shared__ uint32_t part[8];
-  float *product = reinterpret_cast<float *>(shared), *gain_w = product + width; /* gain_w [2 width] */
-  const int i = ARB_CHUNK * (int)threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  const bool mine = i < width;
-  const uint32_t step = w.step->step;
-  const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
-  uint4 next_u = {}, next_v = {}, next_d = {};
-  float next_inv = 0.0f;
-  auto load = [&](int64_t row) {
-    next_inv = inv_in[row];
-    if (!mine) return;
-    next_u = *reinterpret_cast<const uint4 *>(u + row * ldz + i);
-    next_v = *reinterpret_cast<const uint4 *>(v + row * ldz + i);
-    next_d = *reinterpret_cast<const uint4 *>(dy + row * width + i);
-  };
-  if (blockIdx.x < m) load(blockIdx.x);
-  float gain[ARB_CHUNK] = {};
-  if (mine) arb_chunk_gains<true>(e, i, width, gain);
-  for (int j = (int)threadIdx.x; j < 2 * width; j += (int)blockDim.x) gain_w[j] = arb_pow2_eighths(w.e[j]);
-  for (int64_t row = blockIdx.x; row < m; row += gridDim.x) {
-    const float inv = next_inv;
-    float a[ARB_CHUNK], b[ARB_CHUNK], d[ARB_CHUNK], sg[ARB_CHUNK];
-    const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w},
-                   wd[4] = {next_d.x, next_d.y, next_d.z, next_d.w};
-#pragma unroll
-    for (int j = 0; j < ARB_CHUNK; j++) {
-      a[j] = arb_f32_of_bits((j & 1) ? wu[j / 2] & 0xffff0000u : wu[j / 2] << 16);
-      b[j] = arb_f32_of_bits((j & 1) ? wv[j / 2] & 0xffff0000u : wv[j / 2] << 16);
-      d[j] = arb_f32_of_bits((j & 1) ? wd[j / 2] & 0xffff0000u : wd[j / 2] << 16);
-    }
-    if (row + gridDim.x < m) load(row + gridDim.x);
-    if (mine) {
-      float p[ARB_CHUNK];
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) {
-        sg[j] = arb_sigmoid(a[j]);
-        d[j] = d[j] * gain[j];
-        p[j] = d[j] * (((a[j] * sg[j]) * b[j]) * inv);
-      }
-      arb_store4_shared(product, i, p);
-      arb_store4_shared(product, i + 4, p + 4);
-    }
-    __syncthreads();
-    if (warp == 0) {
-      const float mean = arb_divf(arb_row_sum_shared(product, width, lane), (float)width);
-      if (lane == 0) row_mean = mean;
-    }
-    __syncthreads();
-    const float mean = row_mean;
-    float most = 0.0f;
-    if (mine) {
-      float gu[ARB_CHUNK], gv[ARB_CHUNK];
-      arb_load8<true>(gain_w, i, width, gu);
-      arb_load8<true>(gain_w, width + i, width, gv);
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) {
-        const float silu = a[j] * sg[j], xhat = (silu * b[j]) * inv;
-        const float dx = inv * (d[j] - xhat * mean);
-        d[j] = ((dx * b[j]) * (sg[j] * (1.0f + a[j] * (1.0f - sg[j])))) * gu[j];
-        b[j] = (dx * silu) * gv[j];
-      }
-      most = arb_max_abs(arb_chunk_most(d), arb_chunk_most(b));
-    }
-    uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-    if (lane == 0) part[warp] = bits;
-    __syncthreads();
-    bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[lane] : 0u);
-    const float unit = arb_gradient_unit(bits);
-    if (threadIdx.x == 0) arb_gradient_scale(w, row, bits);
-    if (mine) {
-      const arb_row_place p = arb_place_of(w, row);
-      arb_round_chunk<true>(w, key, step, p.grain, p.position, row, i, d, unit);
-      arb_round_chunk<true>(w, key, step, p.grain, p.position, row, width + i, b, unit);
-    }
-    /* `part` is written again only after the next row's two barriers, `product` after this row's sum */
-  }
-}
-
-/* The same for any width and alignment: a warp a row, which is read three times. */
+/* x = silu(u) * v backward (glu.cuh) for any width and alignment: a warp a row, which is read three times. */
 static __global__ void __launch_bounds__(128)
     glu_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v, int64_t ldz,
                              const float *__restrict__ inv_in, const int8_t *__restrict__ e, const uint16_t *__restrict__ dy,
                              const __grid_constant__ arb_gradient w) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+  arb_next_may_start();
+  arb_previous_done();
+  for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const uint16_t *ur = u + row * ldz, *vr = v + row * ldz, *dr = dy + row * width;
     const float inv = inv_in[row];
     float sum = 0.0f;
@@ -341,21 +182,63 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
+/* ---- dispatch ---- */
+
+/* A launch of warps with a row each: blocks of at most `most` warps, one block a multiprocessor, with the gains, the table and
+ * a row of floats a warp in shared memory. threads 0: this card's blocks have no room for four. */
+typedef struct {
+  unsigned grid, threads;
+  size_t shared;
+} warp_shape;
+
+static warp_shape warp_shape_of(const arb_cuda *c, int64_t m, int64_t width, int most) {
+  const size_t row = (size_t)width * sizeof(float);
+  warp_shape s = {};
+  int warps = most;
+  while (warps >= 4 && ARB_SIGMOID_BYTES + row * (size_t)(1 + warps) > c->shared_block) warps--;
+  if (warps < 4) return s;
+  s.shared = ARB_SIGMOID_BYTES + row * (size_t)(1 + warps);
+  s.grid = arb_cuda_grid(c, m, warps, 1);
+  s.threads = (unsigned)(32 * warps);
+  return s;
+}
+
+/* Chunks a lane of a warp that holds a row in registers. */
+static int chunks_of(int64_t width) { return (int)arb_cuda_ceil(width, 32 * ARB_CHUNK); }
+
+#define GATE_MOST 4 /* chunks a lane */
+#define GATE_WARPS(g) ((g) <= 2 ? 24 : 16)
+#define GLU_MOST 8
+#define GLU_WARPS(g) ((g) <= 6 ? 20 : 16)
+
 static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
                                   int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
+  const int chunks = chunks_of(width);
+  if (width % ARB_CHUNK == 0 && ldz % ARB_CHUNK == 0 && chunks <= GATE_MOST && arb_cuda_aligned(h, 16) &&
+      arb_cuda_aligned(zg, 16) && arb_cuda_aligned(q, 8)) {
+    static void (*const kernels[])(int64_t, int, const float *, const uint16_t *, int64_t, const int8_t *, int8_t *, float *,
+                                   float *,
+                                   int *) = {gate_forward_kernel<1, GATE_WARPS(1)>, gate_forward_kernel<2, GATE_WARPS(2)>,
+                                             gate_forward_kernel<3, GATE_WARPS(3)>, gate_forward_kernel<4, GATE_WARPS(4)>};
+    auto kernel = kernels[chunks - 1];
+    const warp_shape shape = warp_shape_of(c, m, width, GATE_WARPS(chunks));
+    if (shape.threads) {
+      ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_quant"));
+      ARB_CUDA_CHAIN(c, "gate_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, e, q, s,
+                     inv, c->nonfinite);
+      return ARB_OK;
+    }
+  }
   const bool wide =
       width % 4 == 0 && ldz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) && arb_cuda_aligned(q, 4);
-  if (arb_variant[VAR_GATE_FORWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
-      ldz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(q, 8))
-    return gate_forward_variant(c, m, width, h, zg, ldz, e, q, s, inv);
   auto kernel = wide ? gate_norm_quant_kernel<true> : gate_norm_quant_kernel<false>;
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_quant"));
-  ARB_CUDA_LAUNCH(c, "gate_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz, e, q, s,
-                  inv, c->nonfinite);
+  ARB_CUDA_CHAIN(c, "gate_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz, e,
+                 q, s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -363,20 +246,22 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
                                  int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  if (width % ARB_CHUNK == 0 && width <= 6 * 256 && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
+  const int chunks = chunks_of(width);
+  if (width % ARB_CHUNK == 0 && ldz % ARB_CHUNK == 0 && chunks <= GLU_MOST && arb_cuda_aligned(u, 16) &&
       arb_cuda_aligned(v, 16) && arb_cuda_aligned(q, 8)) {
-    if (arb_variant[VAR_GLU_FORWARD] && ((width > 256 && width <= 512) || width > 1280))
-      return glu_forward_variant(c, m, width, u, v, ldz, e, q, s, inv);
-    auto kernel = width <= 2 * 256   ? glu_norm_quant_short_kernel<2>
-                  : width <= 4 * 256 ? glu_norm_quant_short_kernel<4>
-                                     : glu_norm_quant_short_kernel<6>;
-    const size_t shared = 5 * (size_t)width * sizeof(float);
-    ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_quant"));
-    int resident = 0;
-    ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
-    ARB_CUDA_LAUNCH(c, "glu_norm_quant", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, u, v, ldz, e, q,
-                    s, inv, c->nonfinite);
-    return ARB_OK;
+    static void (*const kernels[])(int64_t, int, const uint16_t *, const uint16_t *, int64_t, const int8_t *, int8_t *, float *,
+                                   float *, int *) = {glu_forward_kernel<1, GLU_WARPS(1)>, glu_forward_kernel<2, GLU_WARPS(2)>,
+                                                      glu_forward_kernel<3, GLU_WARPS(3)>, glu_forward_kernel<4, GLU_WARPS(4)>,
+                                                      glu_forward_kernel<5, GLU_WARPS(5)>, glu_forward_kernel<6, GLU_WARPS(6)>,
+                                                      glu_forward_kernel<7, GLU_WARPS(7)>, glu_forward_kernel<8, GLU_WARPS(8)>};
+    auto kernel = kernels[chunks - 1];
+    const warp_shape shape = warp_shape_of(c, m, width, GLU_WARPS(chunks));
+    if (shape.threads) {
+      ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "glu_norm_quant"));
+      ARB_CUDA_CHAIN(c, "glu_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, u, v, ldz, e, q, s,
+                     inv, c->nonfinite);
+      return ARB_OK;
+    }
   }
   const bool wide =
       width % 4 == 0 && ldz % 4 == 0 && arb_cuda_aligned(u, 8) && arb_cuda_aligned(v, 8) && arb_cuda_aligned(q, 4);
@@ -384,8 +269,8 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "glu_norm_quant"));
-  ARB_CUDA_LAUNCH(c, "glu_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, u, v, ldz, e, q, s,
-                  inv, c->nonfinite);
+  ARB_CUDA_CHAIN(c, "glu_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, u, v, ldz, e, q,
+                 s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -394,20 +279,36 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
                                      uint16_t *dzg, int64_t lddz) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
+  const int chunks = chunks_of(width);
+  if (width % ARB_CHUNK == 0 && ldz % ARB_CHUNK == 0 && lddz % ARB_CHUNK == 0 && chunks <= GATE_MOST &&
+      arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(dh, 16) &&
+      arb_cuda_aligned(dzg, 16)) {
+    static void (*const kernels[])(int64_t, int, const float *, const uint16_t *, int64_t, const float *, const int8_t *,
+                                   const uint16_t *, uint16_t *, uint16_t *,
+                                   int64_t) = {gate_backward_kernel<1, GATE_WARPS(1)>, gate_backward_kernel<2, GATE_WARPS(2)>,
+                                               gate_backward_kernel<3, GATE_WARPS(3)>, gate_backward_kernel<4, GATE_WARPS(4)>};
+    auto kernel = kernels[chunks - 1];
+    const warp_shape shape = warp_shape_of(c, m, width, GATE_WARPS(chunks));
+    if (shape.threads) {
+      ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_backward"));
+      ARB_CUDA_CHAIN(c, "gate_norm_backward", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, inv,
+                     e, dy, dh, dzg, lddz);
+      return ARB_OK;
+    }
+  }
   const bool wide = width % 4 == 0 && ldz % 4 == 0 && lddz % 4 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 8) &&
                     arb_cuda_aligned(dy, 8) && arb_cuda_aligned(dh, 8) && arb_cuda_aligned(dzg, 8);
-  if (arb_variant[VAR_GATE_BACKWARD] && width % 8 == 0 && ((width > 256 && width <= 512) || (width > 768 && width <= 1024)) &&
-      ldz % 8 == 0 && lddz % 8 == 0 && arb_cuda_aligned(h, 16) && arb_cuda_aligned(zg, 16) && arb_cuda_aligned(dy, 16) &&
-      arb_cuda_aligned(dh, 16) && arb_cuda_aligned(dzg, 16))
-    return gate_backward_variant(c, m, width, h, zg, ldz, inv, e, dy, dh, dzg, lddz);
   auto kernel = wide ? gate_norm_backward_kernel<true> : gate_norm_backward_kernel<false>;
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_backward"));
-  ARB_CUDA_LAUNCH(c, "gate_norm_backward", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz, inv,
-                  e, dy, dh, dzg, lddz);
+  ARB_CUDA_CHAIN(c, "gate_norm_backward (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz,
+                 inv, e, dy, dh, dzg, lddz);
   return ARB_OK;
 }
+
+#define GLU_THREADS 640       /* of a block: what leaves a thread of glu_backward_kernel the registers that it needs */
+#define GLU_MOST_THREADS 1024 /* of a group that is wider */
 
 static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
                                     int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
@@ -416,26 +317,27 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
   const int64_t m = arb_rows_count(r);
   ARB_REQUIRE(w->n == 2 * width, ARB_ERR_ARG, "glu_norm_backward: a stack of %lld rows for two of %lld", (long long)w->n,
               (long long)width);
+  ARB_REQUIRE(m < INT32_MAX / 2, ARB_ERR_UNSUPPORTED, "a gradient of %lld rows is more than this backend takes", (long long)m);
   const arb_gradient to = arb_gradient_of(c, r, w, 0, hq, sh);
-  const bool wide = width % ARB_CHUNK == 0 && width <= 256 * ARB_CHUNK && ldz % ARB_CHUNK == 0 && arb_cuda_aligned(u, 16) &&
-                    arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(e, 8) && arb_gradient_wide(w, hq);
-  if (!wide) {
-    ARB_CUDA_LAUNCH(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u,
-                    v, ldz, inv, e, dy, to);
-    return ARB_OK;
+  const bool wide = width % ARB_CHUNK == 0 && width <= GLU_MOST_THREADS * ARB_CHUNK && ldz % ARB_CHUNK == 0 &&
+                    arb_cuda_aligned(u, 16) && arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_gradient_wide(w, hq);
+  if (wide) {
+    const int group = (int)arb_cuda_ceil(width / ARB_CHUNK, 32) * 32;
+    const size_t row = (size_t)width * sizeof(float), fixed = ARB_SIGMOID_BYTES + 3 * row + 4096 /* static, and some */;
+    int groups = group > GLU_THREADS ? 1 : GLU_THREADS / group;
+    groups = groups > ARB_GLU_GROUPS ? ARB_GLU_GROUPS : groups;
+    while (groups > 0 && fixed + row * (size_t)groups > c->shared_block) groups--;
+    if (groups > 0) {
+      auto kernel = group <= GLU_THREADS ? glu_backward_kernel<GLU_THREADS> : glu_backward_kernel<GLU_MOST_THREADS>;
+      const size_t shared = ARB_SIGMOID_BYTES + row * (size_t)(3 + groups);
+      ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
+      ARB_CUDA_CHAIN(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(group * groups), shared, (int)m,
+                     (int)width, group, u, v, ldz, inv, e, dy, to);
+      return ARB_OK;
+    }
   }
-  if (arb_variant[VAR_GLU_BACKWARD]) {
-    const arb_status st = glu_backward_variant(c, m, width, u, v, ldz, inv, e, dy, to);
-    if (st != ARB_ERR_UNSUPPORTED) return st;
-  }
-  const unsigned threads = (unsigned)(arb_cuda_ceil(width / ARB_CHUNK, 32) * 32);
-  const size_t shared = 3 * (size_t)width * sizeof(float);
-  int resident = 0;
-  ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)glu_norm_backward_chunk_kernel,
-                                                             (int)threads, shared),
-               "occupancy");
-  ARB_CUDA_LAUNCH(c, "glu_norm_backward", glu_norm_backward_chunk_kernel, arb_cuda_grid(c, m, 1, resident), threads, shared, m,
-                  (int)width, u, v, ldz, inv, e, dy, to);
+  ARB_CUDA_CHAIN(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u, v,
+                 ldz, inv, e, dy, to);
   return ARB_OK;
 }
 

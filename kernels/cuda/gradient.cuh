@@ -4,6 +4,7 @@
 #define ARB_KERNELS_CUDA_GRADIENT_CUH
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/order.cuh"
 
 #define ARB_CHUNK 8
 
@@ -79,6 +80,25 @@ static __device__ __forceinline__ void arb_load8(const float *row, int at, int n
   arb_load4<V>(row, at + 4, n, v + 4);
 }
 
+/* Eight floats of an aligned row that is not read again soon. */
+static __device__ __forceinline__ void arb_load8_last(const float *from, float v[ARB_CHUNK]) {
+  const float4 a = arb_load_last(reinterpret_cast<const float4 *>(from)),
+               b = arb_load_last(reinterpret_cast<const float4 *>(from + 4));
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+static __device__ __forceinline__ void arb_load8_last(const uint16_t *from, float v[ARB_CHUNK]) {
+  const uint4 t = arb_load_last(reinterpret_cast<const uint4 *>(from));
+  const uint32_t w[4] = {t.x, t.y, t.z, t.w};
+#pragma unroll
+  for (int j = 0; j < ARB_CHUNK; j++) v[j] = arb_f32_of_bits((j & 1) ? w[j / 2] & 0xffff0000u : w[j / 2] << 16);
+}
+
+/* Element j of eight bf16 in four words. */
+static __device__ __forceinline__ float arb_word_half(const uint32_t w[4], int j) {
+  return arb_f32_of_bits((j & 1) ? w[j / 2] & 0xffff0000u : w[j / 2] << 16);
+}
+
 /* Eight values rounded to bf16, one 16-byte store. */
 static __device__ __forceinline__ void arb_store8(uint16_t *to, const float v[ARB_CHUNK]) {
   uint32_t w[4];
@@ -99,10 +119,13 @@ static __device__ __forceinline__ float arb_gradient_unit(uint32_t bits) {
   return bits >= ARB_F32_INF_BITS || most < ARB_TINY ? 0.0f : arb_divf(127.0f, most) * 0x1p15f;
 }
 /* The row's scale, stored by one thread. */
-static __device__ __forceinline__ void arb_gradient_scale(const arb_gradient &g, int64_t row, uint32_t bits) {
+static __device__ __forceinline__ void arb_gradient_scale_to(const arb_gradient &g, float *to, uint32_t bits) {
   const float most = arb_f32_of_bits(bits);
   if (bits >= ARB_F32_INF_BITS) *g.nonfinite = 1;
-  g.sh[row] = bits >= ARB_F32_INF_BITS || most < ARB_TINY ? 0.0f : arb_divf(most, 127.0f);
+  *to = bits >= ARB_F32_INF_BITS || most < ARB_TINY ? 0.0f : arb_divf(most, 127.0f);
+}
+static __device__ __forceinline__ void arb_gradient_scale(const arb_gradient &g, int64_t row, uint32_t bits) {
+  arb_gradient_scale_to(g, g.sh + row, bits);
 }
 
 /* Four elements of a word, arb_round_gradient of kernels/common: the sum with the constant leaves the nearest integer of h *
@@ -168,7 +191,7 @@ static __device__ __forceinline__ arb_row_place arb_place_of(const arb_gradient 
   return p;
 }
 
-/* Place of a row in a walk over every stride-th: the divisions are done once. */
+/* Place of a row in a walk downwards over every stride-th: the divisions are done once. */
 typedef struct {
   uint32_t local, position, locals, positions; /* grain here and position in it; the stride in grains and positions */
 } arb_row_walk;
@@ -181,9 +204,26 @@ static __device__ __forceinline__ arb_row_walk arb_walk_from(const arb_gradient 
   return w;
 }
 static __device__ __forceinline__ void arb_walk_on(const arb_gradient &g, arb_row_walk &w) {
-  w.local += w.locals;
-  w.position += w.positions;
-  if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
+  if (ARB_ROWS_UP) {
+    w.local += w.locals;
+    w.position += w.positions;
+    if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
+    return;
+  }
+  w.local -= w.locals;
+  if (w.position < w.positions) w.position += g.rows_per_grain, w.local--;
+  w.position -= w.positions;
+}
+/* Place of the k-th row after this one, k at most the rows of a grain. */
+static __device__ __forceinline__ arb_row_walk arb_walk_beside(const arb_gradient &g, arb_row_walk w, uint32_t k) {
+  if (ARB_ROWS_UP) {
+    w.position += k;
+    if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
+    return w;
+  }
+  if (w.position < k) w.position += g.rows_per_grain, w.local--;
+  w.position -= k;
+  return w;
 }
 static __device__ __forceinline__ uint32_t arb_walk_grain(const arb_gradient &g, const arb_row_walk &w) {
   return (uint32_t)(g.first + (int32_t)w.local * g.stride);

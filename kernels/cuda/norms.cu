@@ -12,8 +12,11 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
+  arb_next_may_start();
+  arb_previous_done();
   arb_gains_shared(e, width, gain);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
 #pragma unroll 4
     for (int i = 4 * lane; i < width; i += 128) {
@@ -58,21 +61,25 @@ static __global__ void __launch_bounds__(128)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const int64_t stride = (int64_t)gridDim.x * warps;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + width * (1 + warp);
-  int64_t row = (int64_t)blockIdx.x * warps + warp;
+  int64_t turn = (int64_t)blockIdx.x * warps + warp;
   float4 next_x[G];
   uint2 next_y[G];
-  auto load = [&](int64_t from) {
+  auto load = [&](int64_t at) {
+    const int64_t from = arb_row_down(at, m);
 #pragma unroll
     for (int g = 0; g < G; g++) {
       const int i = 4 * lane + 128 * g;
       if (i >= width) continue;
-      if (FORM != ONLY_Y) next_x[g] = *reinterpret_cast<const float4 *>(x_in + from * width + i);
-      if (FORM != ONLY_X) next_y[g] = *reinterpret_cast<const uint2 *>(y + from * width + i);
+      if (FORM != ONLY_Y) next_x[g] = arb_load_last(reinterpret_cast<const float4 *>(x_in + from * width + i));
+      if (FORM != ONLY_X) next_y[g] = arb_load_last(reinterpret_cast<const uint2 *>(y + from * width + i));
     }
   };
-  if (row < m) load(row);
+  arb_next_may_start();
+  arb_previous_done();
+  if (turn < m) load(turn);
   arb_gains_shared(e, width, gain);
-  for (; row < m; row += stride) {
+  for (; turn < m; turn += stride) {
+    const int64_t row = arb_row_down(turn, m);
     float4 v[G];
 #pragma unroll
     for (int g = 0; g < G; g++) {
@@ -84,9 +91,9 @@ static __global__ void __launch_bounds__(128)
       v[g] = FORM == ONLY_Y ? f : next_x[g];
       if (FORM == ADD) v[g] = make_float4(v[g].x + f.x, v[g].y + f.y, v[g].z + f.z, v[g].w + f.w);
       *reinterpret_cast<float4 *>(x + i) = v[g];
-      if (x_out) arb_store_wide(x_out + row * width + i, v[g].x, v[g].y, v[g].z, v[g].w);
+      if (x_out) arb_store_later(x_out + row * width + i, v[g].x, v[g].y, v[g].z, v[g].w);
     }
-    if (row + stride < m) load(row + stride);
+    if (turn + stride < m) load(turn + stride);
     __syncwarp();
     float sum = 0.0f;
 #pragma unroll
@@ -146,8 +153,8 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "add_norm_quant"));
-  ARB_CUDA_LAUNCH(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q,
-                  s, inv, c->nonfinite);
+  ARB_CUDA_CHAIN(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q,
+                 s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -161,12 +168,15 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   float *gain = reinterpret_cast<float *>(shared), *gain_below = gain + width, *product = gain + width * (2 + warp);
+  arb_next_may_start();
+  arb_previous_done();
   if (BELOW)
     for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) gain_below[i] = arb_pow2_eighths(below.e[i]);
   arb_gains_shared(e, width, gain);
   const uint32_t step = BELOW ? below.step->step : 0;
   const arb_philox_key key = arb_philox_key_of(BELOW ? below.step->seed : 0, ARB_DRAW_DX);
-  for (int64_t row = (int64_t)blockIdx.x * warps + warp; row < m; row += (int64_t)gridDim.x * warps) {
+  for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
     const float inv = inv_in[row];
     float d[G][ARB_CHUNK], v[G][ARB_CHUNK], o[G][ARB_CHUNK];
@@ -174,9 +184,9 @@ static __global__ void __launch_bounds__(128)
     for (int c = 0; c < G; c++) {
       const int i = ARB_CHUNK * (lane + 32 * c);
       if (i >= width) continue;
-      arb_load8<true>(dy + at, i, width, d[c]);
-      arb_load8<true>(x + at, i, width, v[c]);
-      if (ACCUMULATE) arb_load8<true>(g + at, i, width, o[c]);
+      arb_load8_last(dy + at + i, d[c]);
+      arb_load8_last(x + at + i, v[c]);
+      if (ACCUMULATE) arb_load8_last(g + at + i, o[c]);
     }
 #pragma unroll
     for (int c = 0; c < G; c++) {
@@ -213,8 +223,8 @@ static __global__ void __launch_bounds__(128)
         const float t = inv * (d[c][j] - v[c][j] * mean);
         o[c][j] = ACCUMULATE ? o[c][j] + t : t;
       }
-      arb_store4<true>(g + at, i, width, o[c]);
-      arb_store4<true>(g + at, i + 4, width, o[c] + 4);
+      arb_store_later(g + at + i, o[c][0], o[c][1], o[c][2], o[c][3]);
+      arb_store_later(g + at + i + 4, o[c][4], o[c][5], o[c][6], o[c][7]);
       if (BELOW) {
 #pragma unroll
         for (int j = 0; j < ARB_CHUNK; j++) o[c][j] = o[c][j] * w[j];
@@ -255,7 +265,10 @@ static __global__ void __launch_bounds__(128)
                          const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, int accumulate, float *g,
                          const __grid_constant__ arb_gradient below) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+  arb_next_may_start();
+  arb_previous_done();
+  for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
     const float inv = inv_in[row], mean = mean_of_products(x + at, dy + at, e, inv, width);
     for (int i = lane; i < width; i += 32) {
@@ -285,8 +298,8 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
   const bool wide = width % ARB_CHUNK == 0 && width <= 1024 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(dy, 16) &&
                     arb_cuda_aligned(g, 16) && (!below || arb_gradient_wide(below, hq));
   if (!wide) {
-    ARB_CUDA_LAUNCH(c, "norm_backward (any)", norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, x, inv, e,
-                    dy, accumulate, g, to);
+    ARB_CUDA_CHAIN(c, "norm_backward (any)", norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, x, inv, e,
+                   dy, accumulate, g, to);
     return ARB_OK;
   }
   auto kernel =
@@ -299,8 +312,8 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "norm_backward"));
   int resident = 0;
   ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
-  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
-                  to);
+  ARB_CUDA_CHAIN(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
+                 to);
   return ARB_OK;
 }
 
@@ -309,7 +322,10 @@ static __global__ void __launch_bounds__(128)
     input_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ x, const float *__restrict__ inv_in,
                                const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, uint16_t *__restrict__ g) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps) {
+  arb_next_may_start();
+  arb_previous_done();
+  for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
+    const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
     const float inv = inv_in[row], mean = mean_of_products(x + at, dy + at, e, inv, width);
     for (int i = lane; i < width; i += 32) {
@@ -323,8 +339,8 @@ static arb_status input_norm_backward(arb_backend *be, const arb_rows *r, int64_
                                       const int8_t *e, const uint16_t *dy, uint16_t *g) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  ARB_CUDA_LAUNCH(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
-                  inv, e, dy, g);
+  ARB_CUDA_CHAIN(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
+                 inv, e, dy, g);
   return ARB_OK;
 }
 

@@ -1,13 +1,17 @@
-/* TEMPORARY name: the recurrence with C channels a lane. */
+/* The gated recurrence over time, forward and backward, with C neighbouring channels a lane. A block holds 32 * C channels of
+ * one sequence and walks over time in tiles of WORKERS * STEPS. Its first warp runs the short dependent chain (one fma a step
+ * forward, an add and a multiply backward) through shared memory, while WORKERS others work out the gates of the next tile in
+ * parallel, from values that they loaded a tile before. Private to kernels/cuda. */
 #ifndef ARB_KERNELS_CUDA_SCAN_CUH
 #define ARB_KERNELS_CUDA_SCAN_CUH
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/order.cuh"
 
 /* C neighbouring bf16: one load. */
 template <int C>
 static __device__ __forceinline__ uint32_t arb_scan_load(const uint16_t *p) {
-  return C == 2 ? *reinterpret_cast<const uint32_t *>(p) : (uint32_t)*p;
+  return C == 2 ? arb_load_last(reinterpret_cast<const uint32_t *>(p)) : (uint32_t)arb_load_last(p);
 }
 template <int C>
 static __device__ __forceinline__ void arb_scan_store(uint16_t *p, const float *v) {
@@ -32,13 +36,16 @@ struct __align__(8 * C) arb_scan_gate {
 template <int C, int WORKERS, int STEPS, int RESIDENT>
 static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
     scan_forward_kernel(int context, int width, int groups, const uint16_t *__restrict__ zf, const uint16_t *__restrict__ zc,
-                        int ldz, const float *__restrict__ bias, float *__restrict__ h) {
+                        int ldz, const float *bias, float *__restrict__ h) {
   const int TILE = WORKERS * STEPS;
   __shared__ arb_scan_gate<C> gates[2][WORKERS * STEPS][32]; /* f, (1 - f) c */
   const int lane = threadIdx.x & 31, worker = (int)(threadIdx.x >> 5) - 1;
-  const int sequence = (int)blockIdx.x / groups, channel = ((int)blockIdx.x % groups * 32 + lane) * C;
+  const int sequence = arb_row_down((int)blockIdx.x / groups, (int)gridDim.x / groups),
+            channel = ((int)blockIdx.x % groups * 32 + lane) * C;
   const int64_t row0 = (int64_t)sequence * context;
   const bool mine = channel < width; /* C divides the width */
+  arb_next_may_start();
+  arb_previous_done();
   float b[C];
 #pragma unroll
   for (int j = 0; j < C; j++) b[j] = mine ? bias[channel + j] : 0.0f;
@@ -107,14 +114,17 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
 template <int C, int WORKERS, int STEPS, int RESIDENT>
 static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
     scan_backward_kernel(int context, int width, int groups, const uint16_t *__restrict__ zf, const uint16_t *__restrict__ zc,
-                         int ldz, const float *__restrict__ bias, const float *__restrict__ h, const uint16_t *__restrict__ dh,
+                         int ldz, const float *bias, const float *__restrict__ h, const uint16_t *__restrict__ dh,
                          uint16_t *__restrict__ dzf, uint16_t *__restrict__ dzc, int lddz) {
   const int TILE = WORKERS * STEPS;
   __shared__ arb_scan_gate<C> gates[2][WORKERS * STEPS][32]; /* f, and dh, which the chain replaces by the gradient of h[t] */
   const int lane = threadIdx.x & 31, worker = (int)(threadIdx.x >> 5) - 1;
-  const int sequence = (int)blockIdx.x / groups, channel = ((int)blockIdx.x % groups * 32 + lane) * C;
+  const int sequence = arb_row_down((int)blockIdx.x / groups, (int)gridDim.x / groups),
+            channel = ((int)blockIdx.x % groups * 32 + lane) * C;
   const int64_t row0 = (int64_t)sequence * context;
   const bool mine = channel < width;
+  arb_next_may_start();
+  arb_previous_done();
   float b[C];
 #pragma unroll
   for (int j = 0; j < C; j++) b[j] = mine ? bias[channel + j] : 0.0f;
@@ -151,10 +161,10 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
 #pragma unroll
         for (int j = 0; j < C; j++) before[i][j] = 0.0f;
       } else if (C == 2) {
-        const float2 v = *reinterpret_cast<const float2 *>(h + (t - 1) * width);
+        const float2 v = arb_load_last(reinterpret_cast<const float2 *>(h + (t - 1) * width));
         before[i][0] = v.x, before[i][C - 1] = v.y;
       } else {
-        before[i][0] = h[(t - 1) * width];
+        before[i][0] = arb_load_last(h + (t - 1) * width);
       }
     }
   };

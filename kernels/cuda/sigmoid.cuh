@@ -106,28 +106,4 @@ static __device__ __forceinline__ void arb_sigmoid_eight(const char *table, cons
     }
 }
 
-/* The same with the slope of z sigmoid(z) beside it: sigmoid(z) and sg * (1 + z * (1 - sg)) at byte 8 i, those of -z at 2^15 +
- * 8 i. The slope, too, is constant beyond both ends, but for infinities and NaNs. */
-#define ARB_SLOPE_BYTES (32768 + (8 * ARB_SIGMOID_COUNT + 15) / 16 * 16)
-
-static __device__ __forceinline__ void arb_slope_fill(char *table) {
-  for (int i = (int)threadIdx.x; i < ARB_SIGMOID_COUNT; i += (int)blockDim.x) {
-    const float z = arb_f32_of_bits((uint32_t)(ARB_SIGMOID_FIRST + i) << 16), up = arb_sigmoid(z), down = arb_sigmoid(-z);
-    *reinterpret_cast<float2 *>(table + 8 * i) = make_float2(up, up * (1.0f + z * (1.0f - up)));
-    *reinterpret_cast<float2 *>(table + 32768 + 8 * i) = make_float2(down, down * (1.0f + -z * (1.0f - down)));
-  }
-}
-
-static __device__ __forceinline__ void arb_slope_eight(const char *table, const uint32_t w[4], float y[8], float slope[8]) {
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const uint32_t i = __viaddmin_s16x2_relu(w[j] & 0x7fff7fffu, (0x10000u - ARB_SIGMOID_FIRST) * 0x10001u,
-                                             (uint32_t)(ARB_SIGMOID_COUNT - 1) * 0x10001u);
-    const uint32_t at = 8 * i | (w[j] & 0x80008000u);
-    const float2 a = *reinterpret_cast<const float2 *>(table + (at & 0xffffu)),
-                 b = *reinterpret_cast<const float2 *>(table + (at >> 16));
-    y[2 * j] = a.x, slope[2 * j] = a.y, y[2 * j + 1] = b.x, slope[2 * j + 1] = b.y;
-  }
-}
-
 #endif

@@ -1,6 +1,0 @@
-/* TEMPORARY: which candidate of a kernel runs. */
-#ifndef ARB_KERNELS_CUDA_VARIANT_H
-#define ARB_KERNELS_CUDA_VARIANT_H
-enum { VAR_GLU_FORWARD, VAR_GLU_BACKWARD, VAR_GATE_FORWARD, VAR_GATE_BACKWARD, VAR_SCAN_FORWARD, VAR_SCAN_BACKWARD, VAR_GRAD, VARS };
-extern int arb_variant[VARS];
-#endif
