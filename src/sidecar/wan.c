@@ -28,9 +28,10 @@ arb_status arb_wan_open(const char *path, const arb_sidecar_options *o, arb_wan 
   ARB_REQUIRE(v, ARB_ERR_NOMEM, "out of host memory");
   arb_wan_model_init(&v->model);
   v->options = *o;
+  v->options.place = (arb_dense_place){0}; /* on the CPU */
   arb_status st = arb_sidecar_block_open(path, o, "wan-2.1-vae", "", "", "decoder.middle.0.residual.0.gamma",
                                          arb_wan_model_walk, &v->model, &v->block);
-  if (st == ARB_OK) st = arb_ops_create(o, 3 * ARB_WAN_WIDEST, 0, &v->ops);
+  if (st == ARB_OK) st = arb_ops_create(&v->options, 3 * ARB_WAN_WIDEST, 0, &v->ops);
   if (st == ARB_OK)
     *out = v;
   else
