@@ -6,12 +6,13 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/dense_impl.cuh"
 
-enum { DEPTH = 16, THIN_ROWS = 4, THIN_DEPTH = 16 };
+enum { DEPTH = 16, THIN_ROWS = 4, THIN_DEPTH = 16, MOST_BLOCKS = 65535 /* of a grid's y */ };
 #define SCORE_FLOATS ((int64_t)1 << 24) /* of attention in hand at a time */
 
 typedef struct {
   const float *at[ARB_DENSE_TAPS];
   int taps, depth, k, m, n;
+  int first; /* row of the first block */
   int width; /* rows that lie `pixel` apart before the next `row` */
   int64_t row, pixel;
   int wide; /* four neighbouring inputs are one aligned load */
@@ -127,7 +128,8 @@ static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) product_kernel(c
   __shared__ __align__(16) float xs[2][DEPTH][S::pitch];
   __shared__ __align__(16) float ws[2][DEPTH][BN];
   __shared__ const float *at[ARB_DENSE_TAPS];
-  const int id = (int)threadIdx.x, first_row = (int)blockIdx.y * BM, first_panel = (int)blockIdx.x * (BN / ARB_DENSE_PANEL);
+  const int id = (int)threadIdx.x, first_row = a.first + (int)blockIdx.y * BM,
+            first_panel = (int)blockIdx.x * (BN / ARB_DENSE_PANEL);
   const int64_t w_batch = (int64_t)blockIdx.z * a.w_batch;
   if (id < a.taps) at[id] = a.at[id] + (int64_t)blockIdx.z * a.x_batch;
   int64_t row[S::x_loads];
@@ -280,13 +282,18 @@ static __global__ void softmax_kernel(float *scores, int64_t all, int rows, int6
 /* ---- launches ---- */
 
 template <int BM, int BN, int TM, int TN>
-static arb_status launch_tiles(arb_cuda *c, const dense_args &a, int batches, const char *name) {
-  const dim3 grid((unsigned)arb_cuda_ceil(a.n, BN), (unsigned)arb_cuda_ceil(a.m, BM), (unsigned)batches);
+static arb_status launch_tiles(arb_cuda *c, dense_args a, int batches, const char *name) {
   const unsigned threads = shape<BM, BN, TM, TN>::threads;
-  if (a.q)
-    ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, true>), grid, threads, 0, a);
-  else
-    ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, false>), grid, threads, 0, a);
+  const int64_t blocks = arb_cuda_ceil(a.m, BM);
+  for (int64_t done = 0; done < blocks; done += MOST_BLOCKS) {
+    const int64_t here = blocks - done < MOST_BLOCKS ? blocks - done : MOST_BLOCKS;
+    const dim3 grid((unsigned)arb_cuda_ceil(a.n, BN), (unsigned)here, (unsigned)batches);
+    a.first = (int)(done * BM);
+    if (a.q)
+      ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, true>), grid, threads, 0, a);
+    else
+      ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, false>), grid, threads, 0, a);
+  }
   return ARB_OK;
 }
 

@@ -33,7 +33,7 @@ void arb_ops_destroy(arb_ops *ops);
 
 /* ---- memory ---- */
 
-/* Floats where the operations run, aligned to 64 bytes, content unspecified. */
+/* Floats where the operations run, aligned to ARB_ARENA_ALIGN, content unspecified. */
 ARB_NODISCARD arb_status arb_ops_alloc(arb_ops *ops, int64_t floats, float **out);
 /* NULL-safe. */
 void arb_ops_free(arb_ops *ops, float *memory);

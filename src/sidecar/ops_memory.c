@@ -26,7 +26,7 @@ arb_status arb_ops_alloc(arb_ops *ops, int64_t floats, float **out) {
     *out = memory;
     return ARB_OK;
   }
-  *out = aligned_alloc(64, (bytes_of(floats) + 63) / 64 * 64);
+  *out = aligned_alloc(ARB_ARENA_ALIGN, (bytes_of(floats) + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN);
   ARB_REQUIRE(*out, ARB_ERR_NOMEM, "out of host memory: %lld floats of activations", (long long)floats);
   return ARB_OK;
 }

@@ -1,127 +1,7 @@
 /* Frozen encoders on a GPU against the CPU: the same bits, at full size, with synthetic weights. */
-#include <math.h>
-#include <time.h>
+#include "tests/gpu/encoder_test.h"
 
-#include "kernels/cuda/dense.h"
-#include "src/sidecar/sidecar.h"
-#include "src/sidecar/source.h"
-#include "tests/gpu/gpu_test.h"
-
-enum { PIXELS = 3 * ARB_DINO_SIDE * ARB_DINO_SIDE, HIDDEN = (ARB_DINO_PATCHES + 1) * ARB_DINO_WIDTH, TURNS = 15 };
-
-static arb_sidecar_options on_cpu(void) {
-  const long n = 16;
-  return (arb_sidecar_options){.threads = (int)n};
-}
-
-static arb_sidecar_options on_gpu(void) {
-  arb_sidecar_options o = on_cpu();
-  o.place = (arb_dense_place){arb_cuda_dense_open, 0};
-  return o;
-}
-
-static float *floats(int64_t count) {
-  float *x = calloc((size_t)count, sizeof *x);
-  if (x) return x;
-  printf("out of host memory\n");
-  exit(1);
-}
-
-/* Equal bits; else the first difference, and how many there are. */
-static void same(const char *what, const float *cpu, const float *gpu, int64_t count) {
-  int64_t first = -1, different = 0;
-  double largest = 0.0, magnitude = 0.0;
-  for (int64_t i = 0; i < count; i++) {
-    magnitude += fabs((double)cpu[i]);
-    if (memcmp(&cpu[i], &gpu[i], sizeof *cpu) == 0) continue;
-    const double by = fabs((double)cpu[i] - (double)gpu[i]);
-    if (first < 0) first = i;
-    if (!(by <= largest)) largest = by;
-    different++;
-  }
-  gpu_check(different == 0 && magnitude > 0.0, what);
-  if (different)
-    printf("  %s: %lld of %lld differ, the first at %lld: %.9g, on the GPU %.9g; largest difference %g\n", what,
-           (long long)different, (long long)count, (long long)first, (double)cpu[first], (double)gpu[first], largest);
-}
-
-/* ---- where the first difference arises ---- */
-
-typedef struct {
-  float *kept[64];
-  int64_t count[64];
-  int n, at;
-  const char *model;
-} trace;
-
-static void keep(void *arg, const char *name, const float *x, int64_t rows, int64_t width) {
-  trace *t = arg;
-  (void)name;
-  if (t->n == 64) return;
-  t->kept[t->n] = floats(rows * width);
-  memcpy(t->kept[t->n], x, (size_t)(rows * width) * sizeof *x);
-  t->count[t->n++] = rows * width;
-}
-
-static void compare(void *arg, const char *name, const float *x, int64_t rows, int64_t width) {
-  trace *t = arg;
-  char what[128];
-  snprintf(what, sizeof what, "%s: %s", t->model, name);
-  if (t->at < t->n && t->count[t->at] == rows * width)
-    same(what, t->kept[t->at], x, rows * width);
-  else
-    gpu_check(0, what);
-  t->at++;
-}
-
-static void trace_free(trace *t) {
-  for (int i = 0; i < t->n; i++) free(t->kept[i]);
-  *t = (trace){0};
-}
-
-/* ---- times ---- */
-
-static double now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-typedef arb_status (*encoder)(void *model, const float *in, int64_t n, float *out);
-
-static double median_ms(encoder run, void *model, const float *in, int64_t n, float *out, double *least, double *most) {
-  double t[TURNS];
-  for (int i = -2; i < TURNS; i++) {
-    const double from = now_ms();
-    MUST(run(model, in, n, out));
-    if (i >= 0) t[i] = now_ms() - from;
-  }
-  qsort(t, TURNS, sizeof *t, by_value);
-  *least = t[0];
-  *most = t[TURNS - 1];
-  return t[TURNS / 2];
-}
-
-static void times(const char *what, encoder run, void *cpu, void *gpu, const float *in, int64_t n, float *out) {
-  double low[2], high[2];
-  const double c = median_ms(run, cpu, in, n, out, &low[0], &high[0]), g = median_ms(run, gpu, in, n, out, &low[1], &high[1]);
-  printf("time: %-16s CPU %9.3f ms (%.3f - %.3f), GPU %9.3f ms (%.3f - %.3f), ratio %.1f\n", what, c, low[0], high[0], g,
-         low[1], high[1], c / g);
-}
-
-static arb_status run_dino(void *model, const float *in, int64_t n, float *out) {
-  (void)n;
-  return arb_dino_features(model, in, out);
-}
-
-static arb_status run_moonshine(void *model, const float *in, int64_t n, float *out) {
-  return arb_moonshine_features(model, in, n, out, NULL);
-}
+enum { PIXELS = 3 * ARB_DINO_SIDE * ARB_DINO_SIDE, HIDDEN = (ARB_DINO_PATCHES + 1) * ARB_DINO_WIDTH };
 
 /* ---- DINOv2 ---- */
 
@@ -170,7 +50,6 @@ static void test_dino(bool floating) {
   MUST(arb_dino_features(cpu, pixels, want));
   MUST(arb_dino_features(gpu, pixels, got));
   same("an image after them", want, got, HIDDEN - ARB_DINO_WIDTH);
-  if (!floating) times("image", run_dino, cpu, gpu, pixels, 0, got);
   arb_dino_destroy(&cpu);
   arb_dino_destroy(&gpu);
   free(pixels), free(want), free(got);
@@ -203,13 +82,6 @@ static void test_moonshine_encoder(void) {
     trace_free(&t);
     t.model = "moonshine";
   }
-  arb_moonshine_destroy(&cpu);
-  arb_moonshine_destroy(&gpu);
-  c.probe = g.probe = NULL;
-  MUST(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &c, &cpu));
-  MUST(arb_moonshine_open(ARB_SIDECAR_SYNTHETIC, &g, &gpu));
-  times("speech 0.96 s", run_moonshine, cpu, gpu, samples, 15360, got);
-  times("speech 10 s", run_moonshine, cpu, gpu, samples, 160000, got);
   printf("moonshine: %lld bytes of weights, %lld of activations and scratch on %s\n",
          (long long)arb_moonshine_report(gpu)->resident_bytes, (long long)arb_moonshine_report(gpu)->work_bytes,
          arb_moonshine_report(gpu)->place);
