@@ -34,6 +34,7 @@ static arb_status download(arb_dense_device *d, void *host, const void *from, si
 static arb_status copy(arb_dense_device *d, void *to, const void *from, size_t bytes) {
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
+  c->chained = 0; /* what is queued last is no kernel */
   if (bytes != 0) ARB_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream), "copy");
   return ARB_OK;
 }

@@ -6,8 +6,9 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/dense_impl.cuh"
 
-enum { DEPTH = 16, THIN_ROWS = 4, THIN_DEPTH = 16, MOST_BLOCKS = 65535 /* of a grid's y */ };
-#define SCORE_FLOATS ((int64_t)1 << 24) /* of attention in hand at a time */
+enum { THIN_ROWS = 4, THIN_DEPTH = 16 };
+static const int64_t MOST_BLOCKS = 65535; /* of the y of a grid */
+#define SCORE_FLOATS ((int64_t)1 << 24)   /* of attention in hand at a time */
 
 typedef struct {
   const float *at[ARB_DENSE_TAPS];
@@ -98,18 +99,18 @@ static __device__ __forceinline__ void take(const float *from, float *to) {
 }
 
 /* Rows and outputs of a thread go in groups of up to four neighbours, spread over the tile: no two lanes of a quarter of a warp
- * read one bank. */
-template <int BM, int BN, int TM, int TN>
+ * read one bank. D inputs wait in shared memory at a time. */
+template <int BM, int BN, int TM, int TN, int D>
 struct shape {
   static const int vm = TM < 4 ? TM : 4, vn = TN < 4 ? TN : 4, gm = TM / vm, gn = TN / vn;
   static const int across = BN / TN, threads = (BM / TM) * (BN / TN);
   static const int pitch = BM + 4;
-  static const int x_loads = BM * DEPTH / 4 / threads, w_loads = BN * DEPTH / 4 / threads;
+  static const int x_loads = BM * D / 4 / threads, w_loads = BN * D / 4 / threads;
 };
 
-template <int BM, int BN, int TM, int TN>
+template <int BM, int BN, int TM, int TN, int D>
 static __device__ __forceinline__ void step(const float *xs, const float *ws, float (*acc)[TN]) {
-  typedef shape<BM, BN, TM, TN> S;
+  typedef shape<BM, BN, TM, TN, D> S;
   const int tx = (int)threadIdx.x % S::across, ty = (int)threadIdx.x / S::across;
   float x[TM], w[TN];
 #pragma unroll
@@ -122,20 +123,21 @@ static __device__ __forceinline__ void step(const float *xs, const float *ws, fl
     for (int j = 0; j < TN; j++) acc[i][j] = arb_fmaf(x[i], w[j], acc[i][j]);
 }
 
-template <int BM, int BN, int TM, int TN, bool Q>
+template <int BM, int BN, int TM, int TN, int D, bool Q>
 static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) product_kernel(const dense_args a) {
-  typedef shape<BM, BN, TM, TN> S;
-  __shared__ __align__(16) float xs[2][DEPTH][S::pitch];
-  __shared__ __align__(16) float ws[2][DEPTH][BN];
+  typedef shape<BM, BN, TM, TN, D> S;
+  __shared__ __align__(16) float xs[2][D][S::pitch];
+  __shared__ __align__(16) float ws[2][D][BN];
   __shared__ const float *at[ARB_DENSE_TAPS];
   const int id = (int)threadIdx.x, first_row = a.first + (int)blockIdx.y * BM,
             first_panel = (int)blockIdx.x * (BN / ARB_DENSE_PANEL);
   const int64_t w_batch = (int64_t)blockIdx.z * a.w_batch;
+  arb_previous_done();
   if (id < a.taps) at[id] = a.at[id] + (int64_t)blockIdx.z * a.x_batch;
   int64_t row[S::x_loads];
 #pragma unroll
   for (int l = 0; l < S::x_loads; l++) {
-    const int r = first_row + (id + l * S::threads) / 4;
+    const int r = first_row + (id + l * S::threads) / (D / 4);
     row[l] = row_offset(a, r < a.m ? r : a.m - 1);
   }
   float acc[TM][TN];
@@ -147,50 +149,51 @@ static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) product_kernel(c
 
   float4 x[S::x_loads], w[S::w_loads];
   int tap = 0, input = 0; /* of the tile that is loaded */
-  const int tiles = (a.k + DEPTH - 1) / DEPTH;
+  const int tiles = (a.k + D - 1) / D;
   for (int t = -1; t < tiles; t++) {
     const int next = t + 1;
     if (next < tiles) {
 #pragma unroll
-      for (int l = 0; l < S::x_loads; l++) x[l] = load_inputs(a, at, row[l], tap, input, (id + l * S::threads) % 4 * 4);
+      for (int l = 0; l < S::x_loads; l++) x[l] = load_inputs(a, at, row[l], tap, input, (id + l * S::threads) % (D / 4) * 4);
 #pragma unroll
       for (int l = 0; l < S::w_loads; l++) {
-        const int u = id + l * S::threads, e = u % (DEPTH * ARB_DENSE_PANEL / 4) * 4;
-        w[l] = load_weights<Q>(a, w_batch, first_panel + u / (DEPTH * ARB_DENSE_PANEL / 4), next * DEPTH + e / ARB_DENSE_PANEL,
+        const int u = id + l * S::threads, e = u % (D * ARB_DENSE_PANEL / 4) * 4;
+        w[l] = load_weights<Q>(a, w_batch, first_panel + u / (D * ARB_DENSE_PANEL / 4), next * D + e / ARB_DENSE_PANEL,
                                e % ARB_DENSE_PANEL);
       }
-      input += DEPTH;
+      input += D;
       while (input >= a.depth) {
         input -= a.depth;
         tap++;
       }
     }
     if (t >= 0) {
-      const int left = a.k - t * DEPTH;
-      if (left >= DEPTH) {
+      const int left = a.k - t * D;
+      if (left >= D) {
 #pragma unroll
-        for (int k = 0; k < DEPTH; k++) step<BM, BN, TM, TN>(xs[t & 1][k], ws[t & 1][k], acc);
+        for (int k = 0; k < D; k++) step<BM, BN, TM, TN, D>(xs[t & 1][k], ws[t & 1][k], acc);
       } else {
-        for (int k = 0; k < left; k++) step<BM, BN, TM, TN>(xs[t & 1][k], ws[t & 1][k], acc);
+        for (int k = 0; k < left; k++) step<BM, BN, TM, TN, D>(xs[t & 1][k], ws[t & 1][k], acc);
       }
     }
     if (next < tiles) {
 #pragma unroll
       for (int l = 0; l < S::x_loads; l++) {
-        const int u = id + l * S::threads, r = u / 4, k = u % 4 * 4;
+        const int u = id + l * S::threads, r = u / (D / 4), k = u % (D / 4) * 4;
         float(*to)[S::pitch] = xs[next & 1];
         to[k][r] = x[l].x, to[k + 1][r] = x[l].y, to[k + 2][r] = x[l].z, to[k + 3][r] = x[l].w;
       }
 #pragma unroll
       for (int l = 0; l < S::w_loads; l++) {
-        const int u = id + l * S::threads, e = u % (DEPTH * ARB_DENSE_PANEL / 4) * 4;
-        const int column = u / (DEPTH * ARB_DENSE_PANEL / 4) * ARB_DENSE_PANEL + e % ARB_DENSE_PANEL;
+        const int u = id + l * S::threads, e = u % (D * ARB_DENSE_PANEL / 4) * 4;
+        const int column = u / (D * ARB_DENSE_PANEL / 4) * ARB_DENSE_PANEL + e % ARB_DENSE_PANEL;
         *reinterpret_cast<float4 *>(&ws[next & 1][e / ARB_DENSE_PANEL][column]) = w[l];
       }
     }
     __syncthreads();
   }
 
+  arb_next_may_start();
   const int tx = id % S::across, ty = id / S::across;
   float *const y = a.y + (int64_t)blockIdx.z * a.y_batch;
 #pragma unroll
@@ -222,6 +225,8 @@ static __global__ void __launch_bounds__(32) thin_kernel(const dense_args a) {
   const int64_t w_at = (int64_t)blockIdx.z * a.w_batch + (int64_t)blockIdx.x * a.panel + lane;
   const float *x[THIN_ROWS];
   float acc[THIN_ROWS];
+  arb_previous_done();
+  arb_next_may_start();
 #pragma unroll
   for (int r = 0; r < THIN_ROWS; r++) {
     x[r] = a.at[0] + (int64_t)blockIdx.z * a.x_batch + row_offset(a, r < a.m ? r : 0);
@@ -258,6 +263,8 @@ static __global__ void __launch_bounds__(32) thin_kernel(const dense_args a) {
 static __global__ void softmax_kernel(float *scores, int64_t all, int rows, int64_t ld, int keys, int first_seen, int causal) {
   const int lane = (int)threadIdx.x % 32;
   const int64_t warps = (int64_t)gridDim.x * (blockDim.x / 32);
+  arb_previous_done();
+  arb_next_may_start();
   for (int64_t r = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; r < all; r += warps) {
     float *const x = scores + r * ld;
     const int seen = causal ? first_seen + (int)(r % rows) : keys;
@@ -281,18 +288,18 @@ static __global__ void softmax_kernel(float *scores, int64_t all, int rows, int6
 
 /* ---- launches ---- */
 
-template <int BM, int BN, int TM, int TN>
+template <int BM, int BN, int TM, int TN, int D>
 static arb_status launch_tiles(arb_cuda *c, dense_args a, int batches, const char *name) {
-  const unsigned threads = shape<BM, BN, TM, TN>::threads;
+  const unsigned threads = shape<BM, BN, TM, TN, D>::threads;
   const int64_t blocks = arb_cuda_ceil(a.m, BM);
   for (int64_t done = 0; done < blocks; done += MOST_BLOCKS) {
     const int64_t here = blocks - done < MOST_BLOCKS ? blocks - done : MOST_BLOCKS;
     const dim3 grid((unsigned)arb_cuda_ceil(a.n, BN), (unsigned)here, (unsigned)batches);
     a.first = (int)(done * BM);
     if (a.q)
-      ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, true>), grid, threads, 0, a);
+      ARB_CUDA_CHAIN(c, name, (product_kernel<BM, BN, TM, TN, D, true>), grid, threads, 0, a);
     else
-      ARB_CUDA_LAUNCH(c, name, (product_kernel<BM, BN, TM, TN, false>), grid, threads, 0, a);
+      ARB_CUDA_CHAIN(c, name, (product_kernel<BM, BN, TM, TN, D, false>), grid, threads, 0, a);
   }
   return ARB_OK;
 }
@@ -300,9 +307,9 @@ static arb_status launch_tiles(arb_cuda *c, dense_args a, int batches, const cha
 static arb_status launch_thin(arb_cuda *c, const dense_args &a, int batches) {
   const dim3 grid((unsigned)arb_cuda_ceil(a.n, ARB_DENSE_PANEL), 1, (unsigned)batches);
   if (a.q)
-    ARB_CUDA_LAUNCH(c, "dense thin", thin_kernel<true>, grid, 32, 0, a);
+    ARB_CUDA_CHAIN(c, "dense thin", thin_kernel<true>, grid, 32, 0, a);
   else
-    ARB_CUDA_LAUNCH(c, "dense thin", thin_kernel<false>, grid, 32, 0, a);
+    ARB_CUDA_CHAIN(c, "dense thin", thin_kernel<false>, grid, 32, 0, a);
   return ARB_OK;
 }
 
@@ -311,9 +318,9 @@ static arb_status launch(arb_cuda *c, const dense_args &a, int batches) {
   if (a.m <= THIN_ROWS && a.taps == 1) return launch_thin(c, a, batches);
   const int64_t large = arb_cuda_ceil(a.m, 128) * arb_cuda_ceil(a.n, 128) * batches;
   const int64_t middle = arb_cuda_ceil(a.m, 64) * arb_cuda_ceil(a.n, 64) * batches;
-  if (a.n > 64 && large >= c->multiprocessors) return launch_tiles<128, 128, 8, 8>(c, a, batches, "dense 128 x 128");
-  if (middle >= 2 * c->multiprocessors) return launch_tiles<64, 64, 4, 4>(c, a, batches, "dense 64 x 64");
-  return launch_tiles<32, 32, 4, 2>(c, a, batches, "dense 32 x 32");
+  if (a.n > 64 && large >= c->multiprocessors) return launch_tiles<128, 128, 8, 8, 16>(c, a, batches, "dense 128 x 128");
+  if (middle >= 2 * c->multiprocessors) return launch_tiles<64, 64, 4, 4, 32>(c, a, batches, "dense 64 x 64");
+  return launch_tiles<32, 32, 4, 2, 32>(c, a, batches, "dense 32 x 32");
 }
 
 /* Taps of this reach may be read four inputs at a time. */
@@ -394,8 +401,8 @@ static arb_status attend_rows(arb_cuda_dense *s, const arb_dense_kv *kv, const f
   a.w_batch = kv->capacity * kv->width;
   a.y_batch = rows * ld;
   ARB_TRY(launch(c, a, (int)kv->heads));
-  ARB_CUDA_LAUNCH(c, "softmax", softmax_kernel, arb_cuda_grid(c, all, 4, 16), 128, 0, s->scores, all, (int)rows, ld,
-                  (int)kv->count, (int)(kv->count - m + first + 1), causal);
+  ARB_CUDA_CHAIN(c, "softmax", softmax_kernel, arb_cuda_grid(c, all, 4, 16), 128, 0, s->scores, all, (int)rows, ld,
+                 (int)kv->count, (int)(kv->count - m + first + 1), causal);
   dense_args b = {};
   b.at[0] = s->scores;
   b.taps = 1;

@@ -13,6 +13,8 @@ static unsigned row_grid(const arb_cuda *c, int64_t rows) { return arb_cuda_grid
 
 static __global__ void layer_norm_kernel(const float *x, int64_t ldx, int64_t m, int width, const float *weight,
                                          const float *bias, float eps, float *y, int64_t ldy) {
+  arb_previous_done();
+  arb_next_may_start();
   const int lane = lane_of();
   for (int64_t r = first_row(); r < m; r += row_stride()) {
     const float *const from = x + r * ldx;
@@ -36,14 +38,16 @@ static arb_status layer_norm(arb_dense_device *d, const float *x, int64_t ldx, i
                              const float *bias, float eps, float *y, int64_t ldy) {
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
-  ARB_CUDA_LAUNCH(c, "layer norm", layer_norm_kernel, row_grid(c, m), 32 * WARPS, 0, x, ldx, m, (int)width, weight, bias, eps,
-                  y, ldy);
+  ARB_CUDA_CHAIN(c, "layer norm", layer_norm_kernel, row_grid(c, m), 32 * WARPS, 0, x, ldx, m, (int)width, weight, bias, eps, y,
+                 ldy);
   return ARB_OK;
 }
 
 /* Row i of one head: keys go to column i % 32 of a panel, values stay rows of 32. */
 static __global__ void append_kernel(const arb_dense_kv kv, const float *k, int64_t ldk, const float *v, int64_t ldv,
                                      int64_t m) {
+  arb_previous_done();
+  arb_next_may_start();
   const int lane = lane_of(), w = (int)kv.width;
   const int64_t panels = (kv.width + ARB_DENSE_PANEL - 1) / ARB_DENSE_PANEL;
   for (int64_t job = first_row(); job < m * kv.heads; job += row_stride()) {
@@ -65,11 +69,13 @@ static arb_status append(arb_dense_device *d, const arb_dense_kv *kv, const floa
   ARB_TRY(arb_cuda_dense_enter(d, &c));
   ARB_REQUIRE(kv->count + m <= kv->capacity, ARB_ERR_ARG, "%lld keys, room for %lld", (long long)(kv->count + m),
               (long long)kv->capacity);
-  ARB_CUDA_LAUNCH(c, "append", append_kernel, row_grid(c, m * kv->heads), 32 * WARPS, 0, *kv, k, ldk, v, ldv, m);
+  ARB_CUDA_CHAIN(c, "append", append_kernel, row_grid(c, m * kv->heads), 32 * WARPS, 0, *kv, k, ldk, v, ldv, m);
   return ARB_OK;
 }
 
 static __global__ void table_kernel(const arb_dense_matrix w, const int32_t *ids, int64_t count, float *out, int64_t ldo) {
+  arb_previous_done();
+  arb_next_may_start();
   for (int64_t r = first_row(); r < count; r += row_stride()) {
     const int64_t id = ids[r], at = id / ARB_DENSE_PANEL * w.k * ARB_DENSE_PANEL + id % ARB_DENSE_PANEL;
     for (int64_t i = lane_of(); i < w.k; i += 32)
@@ -93,12 +99,14 @@ static arb_status table(arb_dense_device *d, const arb_dense_matrix *w, const in
     s->id_count = count;
   }
   ARB_TRY(s->be->ops.upload(s->be, s->ids, ids, (size_t)count * sizeof *s->ids));
-  ARB_CUDA_LAUNCH(c, "table", table_kernel, row_grid(c, count), 32 * WARPS, 0, *w, s->ids, count, out, ldo);
+  ARB_CUDA_CHAIN(c, "table", table_kernel, row_grid(c, count), 32 * WARPS, 0, *w, s->ids, count, out, ldo);
   return ARB_OK;
 }
 
 static __global__ void gate_kernel(const float *value, const float *gate, int64_t ld, int64_t m, int64_t width, float *out,
                                    int64_t ldo) {
+  arb_previous_done();
+  arb_next_may_start();
   const int64_t all = m * width;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t r = i / width, j = i % width;
@@ -111,12 +119,14 @@ static arb_status gate(arb_dense_device *d, const float *value, const float *gat
                        float *out, int64_t ldo) {
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
-  ARB_CUDA_LAUNCH(c, "gate", gate_kernel, arb_cuda_grid(c, m * width, 128, 16), 128, 0, value, gate, ld, m, width, out, ldo);
+  ARB_CUDA_CHAIN(c, "gate", gate_kernel, arb_cuda_grid(c, m * width, 128, 16), 128, 0, value, gate, ld, m, width, out, ldo);
   return ARB_OK;
 }
 
 static __global__ void rotate_kernel(float *x, int64_t ld, int64_t m, int64_t heads, int64_t width, int64_t pairs,
                                      const float *turns) {
+  arb_previous_done();
+  arb_next_may_start();
   const int64_t per_row = heads * pairs;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < m * per_row; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t r = i / per_row, head = i % per_row / pairs, p = i % pairs;
@@ -131,14 +141,16 @@ static arb_status rotate(arb_dense_device *d, float *x, int64_t ld, int64_t m, i
                          const float *turns) {
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
-  ARB_CUDA_LAUNCH(c, "rotate", rotate_kernel, arb_cuda_grid(c, m * heads * pairs, 128, 16), 128, 0, x, ld, m, heads, width,
-                  pairs, turns);
+  ARB_CUDA_CHAIN(c, "rotate", rotate_kernel, arb_cuda_grid(c, m * heads * pairs, 128, 16), 128, 0, x, ld, m, heads, width,
+                 pairs, turns);
   return ARB_OK;
 }
 
 /* ---- group norm ---- */
 
 static __global__ void group_sum_kernel(const float *x, int64_t m, int width, float *sums) {
+  arb_previous_done();
+  arb_next_may_start();
   for (int64_t r = first_row(); r < m; r += row_stride()) {
     float sum = 0.0f;
     for (int i = lane_of(); i < width; i += 32) sum += x[r * width + i];
@@ -148,6 +160,8 @@ static __global__ void group_sum_kernel(const float *x, int64_t m, int width, fl
 }
 
 static __global__ void group_centre_kernel(float *x, int64_t m, int width, const float *moments, float *sums) {
+  arb_previous_done();
+  arb_next_may_start();
   const float mean = moments[0];
   for (int64_t r = first_row(); r < m; r += row_stride()) {
     float sum = 0.0f;
@@ -164,6 +178,8 @@ static __global__ void group_centre_kernel(float *x, int64_t m, int width, const
 /* All sums in order, in double, by one thread of one block; the others fetch. deviation: the second moment. */
 static __global__ void __launch_bounds__(256)
     group_total_kernel(const float *sums, int64_t m, double count, double eps, int deviation, float *moments) {
+  arb_previous_done();
+  arb_next_may_start();
   __shared__ float part[2048];
   double all = 0.0;
   for (int64_t first = 0; first < m; first += 2048) {
@@ -181,6 +197,8 @@ static __global__ void __launch_bounds__(256)
 
 static __global__ void group_scale_kernel(float *x, int64_t all, int width, const float *moments, const float *weight,
                                           const float *bias) {
+  arb_previous_done();
+  arb_next_may_start();
   const float inv = moments[1];
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (int64_t)gridDim.x * blockDim.x) {
     const int column = (int)(i % width);
@@ -194,12 +212,12 @@ static arb_status group_norm(arb_dense_device *d, float *x, int64_t m, int64_t w
   float *moments = arb_cuda_dense_of(d)->moments;
   const double count = (double)m * (double)width;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
-  ARB_CUDA_LAUNCH(c, "group sum", group_sum_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, sums);
-  ARB_CUDA_LAUNCH(c, "group total", group_total_kernel, 1, 256, 0, sums, m, count, (double)eps, 0, moments);
-  ARB_CUDA_LAUNCH(c, "group centre", group_centre_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, moments, sums);
-  ARB_CUDA_LAUNCH(c, "group total", group_total_kernel, 1, 256, 0, sums, m, count, (double)eps, 1, moments);
-  ARB_CUDA_LAUNCH(c, "group scale", group_scale_kernel, arb_cuda_grid(c, m * width, 256, 8), 256, 0, x, m * width, (int)width,
-                  moments, weight, bias);
+  ARB_CUDA_CHAIN(c, "group sum", group_sum_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, sums);
+  ARB_CUDA_CHAIN(c, "group total", group_total_kernel, 1, 256, 0, sums, m, count, (double)eps, 0, moments);
+  ARB_CUDA_CHAIN(c, "group centre", group_centre_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, moments, sums);
+  ARB_CUDA_CHAIN(c, "group total", group_total_kernel, 1, 256, 0, sums, m, count, (double)eps, 1, moments);
+  ARB_CUDA_CHAIN(c, "group scale", group_scale_kernel, arb_cuda_grid(c, m * width, 256, 8), 256, 0, x, m * width, (int)width,
+                 moments, weight, bias);
   return ARB_OK;
 }
 
@@ -219,6 +237,8 @@ static __device__ __forceinline__ void rms_pixel(const float *x, int width, cons
 
 /* A warp a pixel of the bordered frame. */
 static __global__ void frame_kernel(const arb_dense_frame f, float *out) {
+  arb_previous_done();
+  arb_next_may_start();
   const int lane = lane_of(), times = f.doubled ? 2 : 1, w = times * f.w + 2, h = times * f.h + 2;
   for (int64_t p = first_row(); p < (int64_t)w * h; p += row_stride()) {
     const int y = (int)(p / w), x = (int)(p % w);
@@ -240,11 +260,13 @@ static arb_status frame(arb_dense_device *d, const arb_dense_frame *f, float *ou
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
   const int64_t times = f->doubled ? 2 : 1, pixels = (times * f->h + 2) * (times * f->w + 2);
-  ARB_CUDA_LAUNCH(c, "frame", frame_kernel, row_grid(c, pixels), 32 * WARPS, 0, *f, out);
+  ARB_CUDA_CHAIN(c, "frame", frame_kernel, row_grid(c, pixels), 32 * WARPS, 0, *f, out);
   return ARB_OK;
 }
 
 static __global__ void rms_kernel(const float *x, int64_t m, int width, const float *gain, float *y) {
+  arb_previous_done();
+  arb_next_may_start();
   for (int64_t r = first_row(); r < m; r += row_stride())
     rms_pixel(x + r * width, width, gain, false, lane_of(), y + r * width);
 }
@@ -252,7 +274,7 @@ static __global__ void rms_kernel(const float *x, int64_t m, int width, const fl
 static arb_status rms(arb_dense_device *d, const float *x, int64_t m, int64_t width, const float *gain, float *y) {
   arb_cuda *c;
   ARB_TRY(arb_cuda_dense_enter(d, &c));
-  ARB_CUDA_LAUNCH(c, "rms", rms_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, gain, y);
+  ARB_CUDA_CHAIN(c, "rms", rms_kernel, row_grid(c, m), 32 * WARPS, 0, x, m, (int)width, gain, y);
   return ARB_OK;
 }
 
