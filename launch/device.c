@@ -62,6 +62,7 @@ arb_status arb_device_place(const arb_config *cfg, int index, arb_dense_place *o
   if (st == ARB_ERR_UNSUPPORTED && cfg->run.device == ARB_CONFIG_DEVICE_CUDA)
     arb_fail_context("%s: run.device = cuda", arb_config_origin(cfg, "run.device"));
   if (st != ARB_ERR_UNSUPPORTED || cfg->run.device == ARB_CONFIG_DEVICE_CUDA) return st;
+  if (!arb_cuda_absent()) arb_log(ARB_LOG_WARN, "init", "run.device = auto: encoders run on the CPU: %s", arb_fail_message());
   arb_fail_clear(); /* auto: no usable GPU is not an error */
   return ARB_OK;
 #else
