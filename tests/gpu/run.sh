@@ -119,6 +119,16 @@ if [ -r "$data/digits.tar.xz" ] && [ -r "$data/cifar10.tar.xz" ]; then
       same "$kind, 6 steps, encoded live: CPU = 2 GPUs" "$want" "$(digest_of "$logs/run-$kind-cuda2.log")"
     fi
   done
+  # the VAE's files
+  picture=$(find "$scratch/images/cat" -name '*.jpg' | head -n 1)
+  for device in cpu cuda; do
+    vae=(--set sidecars.vae=synthetic --set run.device=$device)
+    "$arbdist" sidecar encode "$picture" "${vae[@]}" --out "$scratch/$device.safetensors" >"$logs/vae-$device.log" 2>&1 &&
+      "$arbdist" sidecar decode "$scratch/$device.safetensors" "${vae[@]}" --out "$scratch/$device.png" >>"$logs/vae-$device.log" 2>&1
+  done
+  for file in safetensors png; do
+    if cmp "$scratch/cpu.$file" "$scratch/cuda.$file" >>"$logs/vae-cuda.log" 2>&1; then pass "the VAE's .$file: CPU = 1 GPU"; else fail "the VAE's .$file: CPU = 1 GPU"; fi
+  done
 else
   skip "training on live features (digits.tar.xz and cifar10.tar.xz are not in the folder of --data)"
 fi
@@ -156,14 +166,15 @@ if [ "$quick" -eq 0 ]; then
     done
     note "$(cat "$logs/bench-votes.log")"
   fi
-  "$arbdist" bench sidecar --set run.device=cuda --set sidecars.vae=synthetic >"$logs/bench-vae.log" 2>&1
-  note "$(cat "$logs/bench-vae.log")"
-  # beside PyTorch, which runs `bench sidecar`
+  # the encoders and the VAE, beside PyTorch where it is: its scripts run `bench sidecar`
   if python3 -c 'import numpy, torch; assert torch.cuda.is_available()' 2>/dev/null; then
-    if timeout 400 python3 "$here/../sidecar/cuda_peer.py" "$arbdist" >"$logs/peer-sidecar.log" 2>&1; then pass "encoders beside PyTorch"; else fail "encoders beside PyTorch"; fi
-    note "$(cat "$logs/peer-sidecar.log")"
+    for script in cuda_peer vae_peer; do
+      if timeout 400 python3 "$here/../sidecar/$script.py" --cuda "$arbdist" >"$logs/$script.log" 2>&1; then pass "$script.py"; else fail "$script.py"; fi
+      note "$(cat "$logs/$script.log")"
+    done
   else
     "$arbdist" bench sidecar --set run.device=cuda >"$logs/bench-sidecar.log" 2>&1
+    "$arbdist" bench sidecar --set run.device=cuda --set sidecars.vae=synthetic >>"$logs/bench-sidecar.log" 2>&1
     note "$(cat "$logs/bench-sidecar.log")"
     skip "encoders beside PyTorch (python3 has no torch with CUDA, or no numpy)"
   fi
