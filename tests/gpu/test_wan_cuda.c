@@ -35,7 +35,7 @@ static void both_ways(arb_wan *cpu, arb_wan *gpu, trace *seen, int64_t t, int64_
 }
 
 static void test_bits(bool conv_int8, bool floating) {
-  static const int64_t clips[][3] = {{1, 16, 24}, {5, 16, 24}, {1, 8, 8}, {9, 8, 16}, {1, 40, 24}};
+  static const int64_t clips[][3] = {{1, 16, 24}, {5, 16, 24}, {1, 8, 8}, {9, 8, 16}, {1, 40, 24}, {5, 128, 96}, {1, 224, 224}};
   const size_t count = conv_int8 || floating ? 2 : sizeof clips / sizeof clips[0];
   trace t = {.model = "wan encoder"};
   arb_sidecar_options c = on_cpu(), g = on_gpu();
