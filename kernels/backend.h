@@ -15,6 +15,7 @@
 
 #include "kernels/common/mix128.h"
 #include "kernels/common/philox.h"
+#include "kernels/dense/device.h"
 #include "src/base/status.h"
 
 #ifdef __cplusplus
@@ -242,9 +243,10 @@ typedef enum { ARB_BACKEND_REF, ARB_BACKEND_CPU, ARB_BACKEND_CUDA } arb_backend_
 struct arb_backend {
   arb_ops ops;
   arb_backend_kind kind;
-  int threads;   /* host threads that share an operation */
-  int on_device; /* memory is a GPU's: batches should be large, and the host cannot touch it */
-  void *stream;  /* on_device: the native stream on which slots run, for transports of device memory */
+  int threads;              /* host threads that share an operation */
+  int on_device;            /* memory is a GPU's: batches should be large, and the host cannot touch it */
+  void *stream;             /* on_device: the native stream on which slots run, for transports of device memory */
+  arb_dense_place encoders; /* where frozen encoders of a run on this backend compute */
   uint64_t seed;
   uint32_t step;
   float eta_units;

@@ -10,6 +10,7 @@
 
 #ifdef ARB_WITH_CUDA
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/dense.h"
 #endif
 #ifdef ARB_WITH_NCCL
 #include "dist/nccl/nccl.h"
@@ -39,6 +40,37 @@ arb_backend_kind arb_device_expected(const arb_config *cfg, int ranks, int *thre
   return ARB_BACKEND_CPU;
 }
 
+#ifndef ARB_WITH_CUDA
+static arb_status no_cuda(const arb_config *cfg) {
+  ARB_REQUIRE(cfg->run.device != ARB_CONFIG_DEVICE_CUDA, ARB_ERR_UNSUPPORTED,
+              "%s: run.device = cuda: this build has no CUDA backend", arb_config_origin(cfg, "run.device"));
+  return ARB_OK;
+}
+#endif
+
+arb_status arb_device_place(const arb_config *cfg, int index, arb_dense_place *out) {
+  *out = (arb_dense_place){0};
+#ifdef ARB_WITH_CUDA
+  if (cfg->run.device != ARB_CONFIG_DEVICE_AUTO && cfg->run.device != ARB_CONFIG_DEVICE_CUDA) return ARB_OK;
+  arb_dense_device *probe = NULL;
+  const arb_status st = arb_cuda_dense_open(index, &probe);
+  if (st == ARB_OK) {
+    probe->destroy(probe);
+    *out = (arb_dense_place){arb_cuda_dense_open, index};
+    return ARB_OK;
+  }
+  if (st == ARB_ERR_UNSUPPORTED && cfg->run.device == ARB_CONFIG_DEVICE_CUDA)
+    arb_fail_context("%s: run.device = cuda", arb_config_origin(cfg, "run.device"));
+  if (st != ARB_ERR_UNSUPPORTED || cfg->run.device == ARB_CONFIG_DEVICE_CUDA) return st;
+  if (!arb_cuda_absent()) arb_log(ARB_LOG_WARN, "init", "run.device = auto: encoders run on the CPU: %s", arb_fail_message());
+  arb_fail_clear(); /* auto: no usable GPU is not an error */
+  return ARB_OK;
+#else
+  (void)index;
+  return no_cuda(cfg);
+#endif
+}
+
 static arb_status open_cpu(const arb_config *cfg, const arb_comm *comm, arb_backend **be) {
   static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
   return arb_backend_cpu_create(threads_a_rank(cfg, comm->local_size), isa[cfg->run.isa], be);
@@ -58,8 +90,7 @@ static arb_status open_local(const arb_config *cfg, const arb_comm *comm, arb_ba
     arb_fail_clear(); /* auto: no usable GPU is not an error */
   }
 #else
-  ARB_REQUIRE(cfg->run.device != ARB_CONFIG_DEVICE_CUDA, ARB_ERR_UNSUPPORTED,
-              "%s: run.device = cuda: this build has no CUDA backend", arb_config_origin(cfg, "run.device"));
+  ARB_TRY(no_cuda(cfg));
 #endif
   return open_cpu(cfg, comm, be);
 }

@@ -16,12 +16,12 @@
 #include "src/sidecar/source.h"
 #include "src/sidecar/tokenizer.h"
 
-static arb_sidecar_options options_of(const arb_config *cfg) {
+static arb_status options_of(const arb_config *cfg, arb_sidecar_options *o) {
   static const char *const isa[] = {"auto", "scalar", "avx2", "avx512"};
-  arb_sidecar_options o = {
+  *o = (arb_sidecar_options){
       .conv_int8 = cfg->sidecars.conv_int8, .embed_int8 = cfg->sidecars.embed_int8, .isa = isa[cfg->run.isa]};
-  (void)arb_device_expected(cfg, 1, &o.threads);
-  return o;
+  (void)arb_device_expected(cfg, 1, &o->threads);
+  return arb_device_place(cfg, 0, &o->place);
 }
 
 /* A few values and means of an array: enough to compare two machines by eye. */
@@ -79,7 +79,8 @@ static arb_status check_moonshine(const char *path, const arb_sidecar_options *o
 static bool given(const arb_config *cfg) { return cfg->sidecars.dino[0] || cfg->sidecars.moonshine[0] || cfg->sidecars.vae[0]; }
 
 arb_status arb_command_audit_sidecars(const arb_config *cfg, FILE *out) {
-  const arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   fprintf(out, "\nimported sidecars: apart from the ternary state above, in no checkpoint, never trained\n");
   if (!given(cfg)) fprintf(out, "none: sidecars.dino, sidecars.moonshine and sidecars.vae are not given\n");
   if (cfg->sidecars.dino[0]) ARB_TRY(check_dino(cfg->sidecars.dino, &o, out));
@@ -88,7 +89,8 @@ arb_status arb_command_audit_sidecars(const arb_config *cfg, FILE *out) {
 }
 
 static arb_status check(const arb_args *args, const arb_config *cfg, FILE *out) {
-  arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   arb_sidecar_kind kind;
   o.decoder = true;
   if (args->file == NULL) {
@@ -131,7 +133,8 @@ static arb_status show(const arb_args *args, const arb_sidecar_report *r, const 
 
 static arb_status encode_image(const arb_args *args, const arb_config *cfg, FILE *out) {
   enum { PIXELS = 3 * ARB_DINO_SIDE * ARB_DINO_SIDE, FEATURES = ARB_DINO_PATCHES * ARB_DINO_WIDTH };
-  const arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   arb_image image = {0};
   arb_dino *d = NULL;
   ARB_REQUIRE(cfg->sidecars.dino[0], ARB_ERR_CONFIG,
@@ -160,7 +163,8 @@ static arb_status read_speech(const arb_args *args, const arb_config *cfg, arb_a
 }
 
 static arb_status encode_sound(const arb_args *args, const arb_config *cfg, FILE *out) {
-  const arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   arb_audio audio = {0};
   arb_moonshine *m = NULL;
   float *x = NULL;
@@ -180,7 +184,8 @@ static arb_status encode_sound(const arb_args *args, const arb_config *cfg, FILE
 static arb_status encode(const arb_args *args, const arb_config *cfg, FILE *out) {
   static const char *const sounds[] = {".wav", ".flac"};
   const char *dot = strrchr(args->file, '.');
-  const arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   struct stat info;
   if (stat(args->file, &info) == 0 && S_ISDIR(info.st_mode)) return arb_video_encode(args, cfg, &o, out);
   if (arb_video_is_image(args->file)) {
@@ -214,7 +219,8 @@ static arb_status write_text(const arb_config *cfg, const int32_t *ids, int64_t 
 static arb_status transcribe(const arb_args *args, const arb_config *cfg, FILE *out) {
   int32_t ids[ARB_MOONSHINE_POSITIONS];
   int64_t count = 0;
-  arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   arb_audio audio = {0};
   arb_moonshine *m = NULL;
   o.decoder = true;
@@ -232,14 +238,16 @@ static arb_status transcribe(const arb_args *args, const arb_config *cfg, FILE *
 arb_status arb_command_sidecar(const arb_args *args, const arb_config *cfg, FILE *out) {
   if (strcmp(args->action, "check") == 0) return check(args, cfg, out);
   if (strcmp(args->action, "decode") == 0) {
-    const arb_sidecar_options o = options_of(cfg);
+    arb_sidecar_options o;
+    ARB_TRY(options_of(cfg, &o));
     return arb_video_decode(args, cfg, &o, out);
   }
   return strcmp(args->action, "encode") == 0 ? encode(args, cfg, out) : transcribe(args, cfg, out);
 }
 
 arb_status arb_command_bench_sidecar(const arb_config *cfg, FILE *out) {
-  const arb_sidecar_options o = options_of(cfg);
+  arb_sidecar_options o;
+  ARB_TRY(options_of(cfg, &o));
   if (cfg->sidecars.vae[0]) return arb_bench_vae(out, cfg->sidecars.vae, &o, 0);
   return arb_bench_sidecar(out, cfg->sidecars.dino, cfg->sidecars.moonshine, &o, 0);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/dense.h"
 #include "kernels/cuda/driver.h"
 
 /* ---- launches ---- */
@@ -248,6 +249,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   be->kind = ARB_BACKEND_CUDA;
   be->on_device = 1;
   be->stream = c->stream;
+  be->encoders = {arb_cuda_dense_open, device};
   o->name = c->name;
   o->alloc = alloc;
   o->free = free_memory;

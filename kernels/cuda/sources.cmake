@@ -2,4 +2,4 @@
 set(ARB_CUDA_FLAGS -std=c++17 --fmad=false --ftz=false --prec-div=true --prec-sqrt=true -Xcompiler=-ffp-contract=off)
 set(ARB_CUDA_SOURCES
   cuda/cuda.cu cuda/driver.cu cuda/random.cu cuda/norms.cu cuda/features.cu cuda/gates.cu cuda/recurrence.cu cuda/loss.cu cuda/grads.cu cuda/embedding.cu
-  cuda/products.cu cuda/update.cu cuda/shard.cu cuda/digest.cu cuda/record.cu)
+  cuda/products.cu cuda/dense.cu cuda/dense_products.cu cuda/dense_rows.cu cuda/update.cu cuda/shard.cu cuda/digest.cu cuda/record.cu)

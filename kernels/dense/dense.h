@@ -1,4 +1,5 @@
-/* Float products with frozen weights, and the row operations around them: what imported encoders compute on the CPU.
+/* Float products with frozen weights, and the row operations around them: what imported encoders compute, here on
+ * the CPU and by device.h on a GPU.
  *
  * Weights are int8 with one scale a row, as optimum-quanto's qint8 keeps them (absmax / 127, round half to even), or float32.
  * Activations are float32 and never quantised: y = act(scale * (x . q) + bias). An int8 weight is expanded to float, which is

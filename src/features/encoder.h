@@ -33,7 +33,9 @@ struct arb_encoder {
   int64_t encoded;      /* samples so far; guarded by lock */
   /* What the audit says of it. */
   char model[64];                      /* "dinov2-small, synthetic" */
-  int64_t shared_bytes, private_bytes; /* weights, one copy a node; activations and scratch of this rank */
+  char place[64];                      /* "host", or the name of this rank's device */
+  int on_device;                       /* each rank has the weights on its own; else a node's ranks share them */
+  int64_t weight_bytes, private_bytes; /* weights; activations and scratch of this rank */
 };
 
 /* Takes ownership of ctx, also on failure. */

@@ -83,7 +83,7 @@ static void destroy(void *ctx) {
 }
 
 /* Collective. */
-static arb_status open_one(const arb_config *cfg, arb_comm *comm, int kind, arb_encoder **out) {
+static arb_status open_one(const arb_config *cfg, arb_comm *comm, arb_dense_place place, int kind, arb_encoder **out) {
   static const arb_encoder_ops ops[2] = {{encode_image, destroy}, {encode_audio, destroy}};
   const char *key = kind == IMAGE ? "sidecars.dino" : "sidecars.moonshine";
   const char *path = kind == IMAGE ? cfg->sidecars.dino : cfg->sidecars.moonshine;
@@ -100,7 +100,8 @@ static arb_status open_one(const arb_config *cfg, arb_comm *comm, int kind, arb_
   const arb_sidecar_options o = {.conv_int8 = cfg->sidecars.conv_int8,
                                  .embed_int8 = cfg->sidecars.embed_int8,
                                  .threads = (int)cfg->data.threads,
-                                 .memory = &e->share.memory};
+                                 .memory = &e->share.memory,
+                                 .place = place};
   st = kind == IMAGE ? arb_dino_open(path, &o, &e->dino) : arb_moonshine_open(path, &o, &e->moonshine);
   if (st != ARB_OK) arb_fail_context("%s (%s)", arb_config_origin(cfg, key), key);
   st = arb_comm_agree(comm, st);
@@ -116,14 +117,16 @@ static arb_status open_one(const arb_config *cfg, arb_comm *comm, int kind, arb_
   ARB_TRY(arb_comm_agree(comm, arb_encoder_create(&ops[kind], e, text, rows, width, out)));
   const int synthetic = strcmp(path, ARB_SIDECAR_SYNTHETIC) == 0;
   snprintf((*out)->model, sizeof(*out)->model, "%s, %s weights", r->model, synthetic ? "synthetic" : "published");
-  (*out)->shared_bytes = r->resident_bytes;
+  snprintf((*out)->place, sizeof(*out)->place, "%s", r->place);
+  (*out)->on_device = place.open != NULL;
+  (*out)->weight_bytes = r->resident_bytes;
   (*out)->private_bytes = r->work_bytes;
   return ARB_OK;
 }
 
-arb_status arb_encoders_open(const arb_config *cfg, arb_comm *comm, arb_encoder *out[2]) {
+arb_status arb_encoders_open(const arb_config *cfg, arb_comm *comm, arb_dense_place place, arb_encoder *out[2]) {
   out[IMAGE] = out[AUDIO] = NULL;
-  if (cfg->model.image) ARB_TRY(open_one(cfg, comm, IMAGE, &out[IMAGE]));
-  if (cfg->model.audio) ARB_TRY(open_one(cfg, comm, AUDIO, &out[AUDIO]));
+  if (cfg->model.image) ARB_TRY(open_one(cfg, comm, place, IMAGE, &out[IMAGE]));
+  if (cfg->model.audio) ARB_TRY(open_one(cfg, comm, place, AUDIO, &out[AUDIO]));
   return ARB_OK;
 }

@@ -3,6 +3,7 @@
 #define ARB_SRC_FEATURES_OPEN_H
 
 #include "dist/comm.h"
+#include "kernels/dense/device.h"
 #include "src/config/config.h"
 #include "src/features/encoder.h"
 
@@ -12,9 +13,10 @@
 /* Features of a sample by kind (0: images, 1: recordings): rows and channels, known without opening anything. */
 void arb_features_shape(int kind, int64_t *rows, int64_t *width);
 
-/* Collective. out[2]: encoders of images and of recordings, or NULL where model.image or model.audio is no. Weights are read
- * and quantised by one rank of a node and shared by its others; comm must outlive the encoders, whose destruction is collective
- * too. ARB_ERR_DATA: the weights (file and tensor are named). */
-ARB_NODISCARD arb_status arb_encoders_open(const arb_config *cfg, arb_comm *comm, arb_encoder *out[2]);
+/* Collective. place: where they compute; the bits are the same everywhere. out[2]: encoders of images and of recordings, or
+ * NULL where model.image or model.audio is no. Weights are read and quantised by one rank of a node and shared by its others,
+ * or taken by each to its GPU; comm must outlive the encoders, whose destruction is collective too. ARB_ERR_DATA: the weights
+ * (file and tensor are named). */
+ARB_NODISCARD arb_status arb_encoders_open(const arb_config *cfg, arb_comm *comm, arb_dense_place place, arb_encoder *out[2]);
 
 #endif

@@ -104,6 +104,7 @@ arb_status arb_sidecar_block_open(const char *path, const arb_sidecar_options *o
   out->memory = o->memory;
   out->report.model = model_name;
   snprintf(out->report.file, sizeof out->report.file, "%s", path);
+  snprintf(out->report.place, sizeof out->report.place, "host");
   arb_arena_measure(&s.arena, model_name);
   ARB_TRY(walk(model, &s));
   out->bytes = HEAD_BYTES + s.arena.used;
@@ -124,9 +125,36 @@ arb_status arb_sidecar_block_open(const char *path, const arb_sidecar_options *o
   return st;
 }
 
+arb_status arb_sidecar_block_move(arb_sidecar_block *b, arb_dense_device *device, const arb_sidecar_options *o,
+                                  arb_sidecar_walk walk, void *model) {
+  void *there;
+  if (device == NULL) return ARB_OK;
+  ARB_TRY(device->alloc(device, b->bytes, &there));
+  arb_status st = device->upload(device, there, b->base, b->bytes);
+  if (st == ARB_OK) {
+    arb_sidecar_report counted_before;
+    arb_sidecar_store s = {.options = o, .report = &counted_before, .drop = "", .add = ""};
+    memset(&counted_before, 0, sizeof counted_before);
+    arb_arena_assign(&s.arena, b->report.model, (char *)there + HEAD_BYTES, b->bytes - HEAD_BYTES);
+    st = walk(model, &s);
+    if (st == ARB_OK) st = arb_arena_check(&s.arena);
+  }
+  if (st != ARB_OK) {
+    device->free(device, there);
+    return st;
+  }
+  arb_sidecar_block_close(b);
+  b->base = there;
+  b->device = device;
+  snprintf(b->report.place, sizeof b->report.place, "%s", device->name);
+  return ARB_OK;
+}
+
 void arb_sidecar_block_close(arb_sidecar_block *b) {
   if (b->base == NULL) return;
-  if (b->memory)
+  if (b->device)
+    b->device->free(b->device, b->base);
+  else if (b->memory)
     b->memory->give_back(b->memory->arg, b->base, b->bytes);
   else
     free(b->base);

@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "src/sidecar/hub.h"
 #include "src/sidecar/ops.h"
@@ -45,6 +44,7 @@ struct arb_dino {
   layer layers[LAYERS];
   arb_kv kv;
   float *work, *patches, *h, *a, *qkv, *hidden;
+  int64_t work_floats;
 };
 
 /* Weights of the four neighbours of a point that lies t after the second one: cubic convolution with a = -3/4 (Keys 1981). */
@@ -155,8 +155,8 @@ static arb_status make_work(arb_dino *d) {
   float **const to[] = {&d->patches, &d->h, &d->a, &d->qkv, &d->hidden, NULL};
   int64_t all = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) all += (parts[i] + 15) / 16 * 16;
-  d->work = aligned_alloc(64, (size_t)all * sizeof *d->work);
-  ARB_REQUIRE(d->work, ARB_ERR_NOMEM, "out of host memory: %lld floats of activations", (long long)all);
+  ARB_TRY(arb_ops_alloc(&d->ops, all, &d->work));
+  d->work_floats = all;
   float *at = d->work;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     if (to[i])
@@ -165,7 +165,7 @@ static arb_status make_work(arb_dino *d) {
       arb_kv_place(&d->kv, HEADS, HEAD, TOKENS, at);
     at += (parts[i] + 15) / 16 * 16;
   }
-  d->block.report.work_bytes = (all + d->ops.scratch_floats * arb_pool_threads(d->ops.pool)) * (int64_t)sizeof *d->work;
+  d->block.report.work_bytes = all * (int64_t)sizeof *d->work + arb_ops_bytes(&d->ops);
   return ARB_OK;
 }
 
@@ -178,6 +178,7 @@ arb_status arb_dino_open(const char *path, const arb_sidecar_options *o, arb_din
   d->old_positions = o->old_positions;
   arb_status st = arb_sidecar_block_open(path, o, "dinov2-small", "", "dinov2.", "embeddings.cls_token", walk, d, &d->block);
   if (st == ARB_OK) st = arb_ops_create(o, HIDDEN, TOKENS, &d->ops);
+  if (st == ARB_OK) st = arb_sidecar_block_move(&d->block, d->ops.device, o, walk, d);
   if (st == ARB_OK) st = make_work(d);
   if (st != ARB_OK) {
     arb_dino_destroy(&d);
@@ -187,8 +188,9 @@ arb_status arb_dino_open(const char *path, const arb_sidecar_options *o, arb_din
   return ARB_OK;
 }
 
-static void report_probe(const arb_dino *d, const char *name, const float *x, int64_t rows) {
-  if (d->probe) d->probe(d->probe_arg, name, x, rows, WIDTH);
+static void report_probe(arb_dino *d, const char *name, const float *x, int64_t rows) {
+  const float *seen = d->probe ? arb_ops_read(&d->ops, x, rows * WIDTH) : NULL;
+  if (seen) d->probe(d->probe_arg, name, seen, rows, WIDTH);
 }
 
 /* The pixels of every patch, [256][14][14][3]: the order of the weights. */
@@ -222,8 +224,11 @@ static arb_status run(arb_dino *d, const float *pixels) {
   const arb_dense_epilogue at_place = {.residual = d->positions, .ldr = WIDTH};
   const arb_dense_input patches = {.x = d->patches, .ld = PIXELS, .taps = 1, .depth = PIXELS};
   ARB_TRY(arb_ops_finite(pixels, 3 * (int64_t)ARB_DINO_SIDE * ARB_DINO_SIDE, "pixels"));
-  gather(pixels, d->patches);
-  memcpy(d->h, d->first, WIDTH * sizeof *d->h);
+  float *gathered = arb_ops_host(&d->ops, d->patches, (int64_t)ARB_DINO_PATCHES * PIXELS);
+  if (gathered == NULL) return arb_ops_status(&d->ops);
+  gather(pixels, gathered);
+  arb_ops_sent(&d->ops, d->patches, (int64_t)ARB_DINO_PATCHES * PIXELS);
+  arb_ops_copy(&d->ops, d->h, d->first, WIDTH);
   arb_ops_product(&d->ops, &patches, ARB_DINO_PATCHES, &d->patch, &at_place, d->h + WIDTH, WIDTH);
   report_probe(d, "embeddings", d->h, TOKENS);
   for (int i = 0; i < LAYERS; i++) {
@@ -236,8 +241,9 @@ static arb_status run(arb_dino *d, const float *pixels) {
   return ARB_OK;
 }
 
-static arb_status copy_rows(const arb_dino *d, int64_t first, float *out) {
-  for (int64_t r = first; r < TOKENS; r++) memcpy(out + (r - first) * WIDTH, d->a + r * LD, WIDTH * sizeof *out);
+static arb_status copy_rows(arb_dino *d, int64_t first, float *out) {
+  ARB_TRY(arb_ops_get(&d->ops, d->a + first * LD, LD, TOKENS - first, WIDTH, out));
+  d->block.report.work_bytes = d->work_floats * (int64_t)sizeof *d->work + arb_ops_bytes(&d->ops);
   return arb_ops_finite(out, (TOKENS - first) * WIDTH, "image features");
 }
 
@@ -255,9 +261,9 @@ const arb_sidecar_report *arb_dino_report(const arb_dino *d) { return &d->block.
 
 void arb_dino_destroy(arb_dino **d) {
   if (*d == NULL) return;
-  arb_ops_destroy(&(*d)->ops);
-  free((*d)->work);
+  arb_ops_free(&(*d)->ops, (*d)->work);
   arb_sidecar_block_close(&(*d)->block);
+  arb_ops_destroy(&(*d)->ops);
   free(*d);
   *d = NULL;
 }

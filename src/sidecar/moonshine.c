@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/common/reduce.h"
 #include "src/sidecar/hub.h"
 #include "src/sidecar/moonshine_impl.h"
 
@@ -97,6 +96,7 @@ arb_status arb_moonshine_open(const char *path, const arb_sidecar_options *o, ar
   arb_status st = arb_sidecar_block_open(path, o, o->decoder ? "moonshine-base" : "moonshine-base encoder", "model.", "",
                                          "model.encoder.conv1.weight", walk, m, &m->block);
   if (st == ARB_OK) st = arb_ops_create(o, KERNEL2 * WIDTH, 0, &m->ops);
+  if (st == ARB_OK) st = arb_sidecar_block_move(&m->block, m->ops.device, o, walk, m);
   if (st != ARB_OK) {
     arb_moonshine_destroy(&m);
     return st;
@@ -107,30 +107,31 @@ arb_status arb_moonshine_open(const char *path, const arb_sidecar_options *o, ar
 
 void arb_moonshine_destroy(arb_moonshine **m) {
   if (*m == NULL) return;
-  arb_ops_destroy(&(*m)->ops);
-  free((*m)->encoder_room.memory);
-  free((*m)->decoder_room.memory);
+  arb_ops_free(&(*m)->ops, (*m)->encoder_room.memory);
+  arb_ops_free(&(*m)->ops, (*m)->decoder_room.memory);
+  arb_ops_free(&(*m)->ops, (*m)->turns);
   arb_sidecar_block_close(&(*m)->block);
+  arb_ops_destroy(&(*m)->ops);
   free(*m);
   *m = NULL;
 }
 
 const arb_sidecar_report *arb_moonshine_report(const arb_moonshine *m) { return &m->block.report; }
 
-void arb_moon_probe(const arb_moonshine *m, const char *name, const float *x, int64_t rows, int64_t width) {
-  if (m->probe) m->probe(m->probe_arg, name, x, rows, width);
+void arb_moon_probe(arb_moonshine *m, const char *name, const float *x, int64_t rows, int64_t width) {
+  const float *seen = m->probe ? arb_ops_read(&m->ops, x, rows * width) : NULL;
+  if (seen) m->probe(m->probe_arg, name, seen, rows, width);
 }
 
 /* ---- memory ---- */
 
-arb_status arb_moon_place(arb_moon_room *room, const arb_moon_part *parts, int count) {
+arb_status arb_moon_place(arb_moonshine *m, arb_moon_room *room, const arb_moon_part *parts, int count) {
   int64_t all = 0;
   for (int i = 0; i < count; i++) all += (parts[i].floats + 15) / 16 * 16;
   if (all > room->floats) {
-    float *bigger = aligned_alloc(64, (size_t)all * sizeof *bigger);
-    ARB_REQUIRE(bigger, ARB_ERR_NOMEM, "out of host memory: %lld floats of activations", (long long)all);
-    free(room->memory);
-    room->memory = bigger;
+    arb_ops_free(&m->ops, room->memory);
+    room->floats = 0;
+    ARB_TRY(arb_ops_alloc(&m->ops, all, &room->memory));
     room->floats = all;
   }
   float *at = room->memory;
@@ -143,40 +144,36 @@ arb_status arb_moon_place(arb_moon_room *room, const arb_moon_part *parts, int c
 
 /* ---- positions ---- */
 
-typedef struct {
-  const arb_moonshine *m;
-  float *x;
-  int64_t ld, first;
-} rotation;
-
-static void rotate_row(void *arg, int row, int worker) {
-  const rotation *r = arg;
-  float c[ARB_MOON_ROTATED / 2], s[ARB_MOON_ROTATED / 2], *x = r->x + row * r->ld;
-  (void)worker;
-  for (int i = 0; i < ARB_MOON_ROTATED / 2; i++) {
-    const float angle = (float)(r->first + row) * r->m->frequency[i]; /* rounded to float, as the model was trained */
-    c[i] = (float)cos((double)angle);
-    s[i] = (float)sin((double)angle);
-  }
-  for (int head = 0; head < 2 * ARB_MOON_HEADS; head++)
-    for (int i = 0; i < ARB_MOON_ROTATED / 2; i++) {
-      float *pair = x + head * ARB_MOON_HEAD + 2 * i;
-      const float a = pair[0], b = pair[1];
-      pair[0] = a * c[i] - b * s[i];
-      pair[1] = b * c[i] + a * s[i];
+arb_status arb_moon_positions(arb_moonshine *m, int64_t count) {
+  enum { PAIRS = ARB_MOON_ROTATED / 2 };
+  if (count <= m->positions) return ARB_OK;
+  arb_ops_free(&m->ops, m->turns);
+  m->turns = NULL;
+  m->positions = 0;
+  ARB_TRY(arb_ops_alloc(&m->ops, count * 2 * PAIRS, &m->turns));
+  float *turns = arb_ops_host(&m->ops, m->turns, count * 2 * PAIRS);
+  if (turns == NULL) return arb_ops_status(&m->ops);
+  for (int64_t row = 0; row < count; row++, turns += 2 * PAIRS)
+    for (int i = 0; i < PAIRS; i++) {
+      const float angle = (float)row * m->frequency[i]; /* rounded to float, as the model was trained */
+      turns[i] = (float)cos((double)angle);
+      turns[PAIRS + i] = (float)sin((double)angle);
     }
+  arb_ops_sent(&m->ops, m->turns, count * 2 * PAIRS);
+  m->positions = count;
+  return arb_ops_status(&m->ops);
 }
 
 void arb_moon_rotate(arb_moonshine *m, float *x, int64_t ld, int64_t rows, int64_t first) {
-  rotation r = {m, x, ld, first};
-  arb_ops_each(&m->ops, rotate_row, &r, rows);
+  arb_ops_rotate(&m->ops, x, ld, rows, 2 * ARB_MOON_HEADS, ARB_MOON_HEAD, ARB_MOON_ROTATED / 2,
+                 m->turns + first * ARB_MOON_ROTATED);
 }
 
 /* ---- encoder ---- */
 
 typedef struct {
   int64_t l1, l2, l3; /* rows after each convolution */
-  float *c1, *c2, *h, *a, *qkv, *hidden, *kv_memory, *sums;
+  float *samples, *c1, *c2, *h, *a, *qkv, *hidden, *kv_memory, *sums;
   arb_kv kv;
 } encoding;
 
@@ -184,50 +181,6 @@ int64_t arb_moonshine_frames(int64_t n) {
   if (n < ARB_MOONSHINE_LEAST) return 0;
   const int64_t l1 = (n - KERNEL1) / STRIDE1 + 1, l2 = (l1 - KERNEL2) / STRIDE2 + 1;
   return (l2 - KERNEL3) / STRIDE3 + 1;
-}
-
-typedef struct {
-  float *x, *sums;
-  float mean, inv;
-  const float *weight, *bias;
-} group;
-
-static void group_sum(void *arg, int row, int worker) {
-  const group *g = arg;
-  (void)worker;
-  g->sums[row] = arb_row_sum(g->x + (int64_t)row * WIDTH, WIDTH);
-}
-
-static void group_centre(void *arg, int row, int worker) {
-  const group *g = arg;
-  float *x = g->x + (int64_t)row * WIDTH;
-  (void)worker;
-  for (int i = 0; i < WIDTH; i++) x[i] -= g->mean;
-  g->sums[row] = arb_row_dot(x, x, WIDTH);
-}
-
-static void group_scale(void *arg, int row, int worker) {
-  const group *g = arg;
-  float *x = g->x + (int64_t)row * WIDTH;
-  (void)worker;
-  for (int i = 0; i < WIDTH; i++) x[i] = (x[i] * g->inv) * g->weight[i] + g->bias[i];
-}
-
-static double total(const float *sums, int64_t rows) {
-  double all = 0.0;
-  for (int64_t i = 0; i < rows; i++) all += (double)sums[i];
-  return all;
-}
-
-/* One mean and one variance over all rows and channels (group norm of one group). */
-static void group_norm(arb_moonshine *m, encoding *e) {
-  group g = {.x = e->c1, .sums = e->sums, .weight = m->group_weight, .bias = m->group_bias};
-  const double count = (double)e->l1 * WIDTH;
-  arb_ops_each(&m->ops, group_sum, &g, e->l1);
-  g.mean = (float)(total(e->sums, e->l1) / count);
-  arb_ops_each(&m->ops, group_centre, &g, e->l1);
-  g.inv = (float)(1.0 / sqrt(total(e->sums, e->l1) / count + (double)ARB_MOON_EPSILON));
-  arb_ops_each(&m->ops, group_scale, &g, e->l1);
 }
 
 /* A convolution without padding over rows of `depth` values is a product whose rows overlap. */
@@ -257,17 +210,22 @@ static arb_status place_encoding(arb_moonshine *m, int64_t n, encoding *e) {
   *e = (encoding){.l1 = (n - KERNEL1) / STRIDE1 + 1};
   e->l2 = (e->l1 - KERNEL2) / STRIDE2 + 1;
   e->l3 = (e->l2 - KERNEL3) / STRIDE3 + 1;
-  const arb_moon_part parts[] = {
-      {&e->c1, e->l1 * WIDTH},   {&e->c2, e->l2 * WIDTH2},
-      {&e->h, e->l3 * WIDTH},    {&e->a, e->l3 * LD},
-      {&e->qkv, e->l3 * LD_QKV}, {&e->hidden, e->l3 * LD_HIDDEN},
-      {&e->sums, e->l1},         {&e->kv_memory, arb_kv_floats(ARB_MOON_HEADS, ARB_MOON_HEAD, e->l3)}};
-  ARB_TRY(arb_moon_place(&m->encoder_room, parts, (int)(sizeof parts / sizeof parts[0])));
+  const arb_moon_part parts[] = {{&e->samples, m->ops.device ? n : 0},
+                                 {&e->c1, e->l1 * WIDTH},
+                                 {&e->c2, e->l2 * WIDTH2},
+                                 {&e->h, e->l3 * WIDTH},
+                                 {&e->a, e->l3 * LD},
+                                 {&e->qkv, e->l3 * LD_QKV},
+                                 {&e->hidden, e->l3 * LD_HIDDEN},
+                                 {&e->sums, e->l1},
+                                 {&e->kv_memory, arb_kv_floats(ARB_MOON_HEADS, ARB_MOON_HEAD, e->l3)}};
+  ARB_TRY(arb_moon_positions(m, e->l3));
+  ARB_TRY(arb_moon_place(m, &m->encoder_room, parts, (int)(sizeof parts / sizeof parts[0])));
   ARB_TRY(arb_ops_reserve(&m->ops, KERNEL2 * WIDTH, e->l3));
   arb_kv_place(&e->kv, ARB_MOON_HEADS, ARB_MOON_HEAD, e->l3, e->kv_memory);
   m->block.report.work_bytes =
-      (m->encoder_room.floats + m->decoder_room.floats + m->ops.scratch_floats * arb_pool_threads(m->ops.pool)) *
-      (int64_t)sizeof(float);
+      (m->encoder_room.floats + m->decoder_room.floats + m->positions * ARB_MOON_ROTATED) * (int64_t)sizeof(float) +
+      arb_ops_bytes(&m->ops);
   return ARB_OK;
 }
 
@@ -277,9 +235,9 @@ arb_status arb_moonshine_features(arb_moonshine *m, const float *samples, int64_
               "%lld samples of sound; %d to %d are possible (16 kHz)", (long long)n, ARB_MOONSHINE_LEAST, ARB_MOONSHINE_MOST);
   ARB_TRY(arb_ops_finite(samples, n, "samples"));
   ARB_TRY(place_encoding(m, n, &e));
-  convolve(m, samples, 1, STRIDE1, &m->conv1, ARB_DENSE_TANH, e.l1, e.c1);
+  convolve(m, arb_ops_given(&m->ops, samples, n, e.samples), 1, STRIDE1, &m->conv1, ARB_DENSE_TANH, e.l1, e.c1);
   arb_moon_probe(m, "conv1", e.c1, e.l1, WIDTH);
-  group_norm(m, &e);
+  arb_ops_group_norm(&m->ops, e.c1, e.l1, WIDTH, m->group_weight, m->group_bias, ARB_MOON_EPSILON, e.sums);
   arb_moon_probe(m, "group norm", e.c1, e.l1, WIDTH);
   convolve(m, e.c1, WIDTH, STRIDE2, &m->conv2, ARB_DENSE_GELU, e.l2, e.c2);
   arb_moon_probe(m, "conv2", e.c2, e.l2, WIDTH2);
@@ -291,8 +249,9 @@ arb_status arb_moonshine_features(arb_moonshine *m, const float *samples, int64_
     snprintf(name, sizeof name, "encoder layer %d", i);
     arb_moon_probe(m, name, e.h, e.l3, WIDTH);
   }
-  arb_ops_layer_norm(&m->ops, e.h, WIDTH, e.l3, WIDTH, m->encoder_norm, NULL, ARB_MOON_EPSILON, out, WIDTH);
-  arb_moon_probe(m, "encoder output", out, e.l3, WIDTH);
+  arb_ops_layer_norm(&m->ops, e.h, WIDTH, e.l3, WIDTH, m->encoder_norm, NULL, ARB_MOON_EPSILON, e.h, WIDTH);
+  arb_moon_probe(m, "encoder output", e.h, e.l3, WIDTH);
   if (frames) *frames = e.l3;
+  ARB_TRY(arb_ops_get(&m->ops, e.h, WIDTH, e.l3, WIDTH, out));
   return arb_ops_finite(out, e.l3 * WIDTH, "sound features");
 }

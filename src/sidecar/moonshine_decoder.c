@@ -60,16 +60,24 @@ arb_status arb_moon_walk_decoder(arb_moonshine *m, arb_sidecar_store *s) {
 /* Room for `rows` tokens at a time and `tokens` in all over these frames; keys and values of the frames. */
 static arb_status begin(arb_moonshine *m, const float *encoded, int64_t frames, int64_t tokens, int64_t rows) {
   float *self[ARB_MOON_LAYERS], *cross[ARB_MOON_LAYERS], *kv;
-  arb_moon_part parts[2 * ARB_MOON_LAYERS + 6] = {{&m->h, rows * WIDTH},        {&m->a, rows * LD},
-                                                  {&m->qkv, rows * LD_QKV},     {&m->hidden, rows * LD_HIDDEN},
-                                                  {&m->gated, rows * LD_GATED}, {&kv, frames * 2 * WIDTH}};
-  int count = 6;
+  float *room;
+  arb_moon_part parts[2 * ARB_MOON_LAYERS + 8] = {{&room, m->ops.device ? frames * WIDTH : 0},
+                                                  {&m->logits, m->ops.device ? ARB_MOONSHINE_VOCABULARY : 0},
+                                                  {&m->h, rows * WIDTH},
+                                                  {&m->a, rows * LD},
+                                                  {&m->qkv, rows * LD_QKV},
+                                                  {&m->hidden, rows * LD_HIDDEN},
+                                                  {&m->gated, rows * LD_GATED},
+                                                  {&kv, frames * 2 * WIDTH}};
+  int count = 8;
   for (int i = 0; i < ARB_MOON_LAYERS; i++) {
     parts[count++] = (arb_moon_part){&self[i], arb_kv_floats(ARB_MOON_HEADS, ARB_MOON_HEAD, tokens)};
     parts[count++] = (arb_moon_part){&cross[i], arb_kv_floats(ARB_MOON_HEADS, ARB_MOON_HEAD, frames)};
   }
-  ARB_TRY(arb_moon_place(&m->decoder_room, parts, count));
+  ARB_TRY(arb_moon_positions(m, tokens));
+  ARB_TRY(arb_moon_place(m, &m->decoder_room, parts, count));
   ARB_TRY(arb_ops_reserve(&m->ops, HIDDEN, frames > tokens ? frames : tokens));
+  encoded = arb_ops_given(&m->ops, encoded, frames * WIDTH, room);
   for (int i = 0; i < ARB_MOON_LAYERS; i++) {
     arb_moon_decoder_layer *l = &m->decoder[i];
     arb_kv_place(&l->self, ARB_MOON_HEADS, ARB_MOON_HEAD, tokens, self[i]);
@@ -80,21 +88,9 @@ static arb_status begin(arb_moonshine *m, const float *encoded, int64_t frames, 
   return ARB_OK;
 }
 
-typedef struct {
-  const arb_moonshine *m;
-} gating;
-
-static void gate_row(void *arg, int row, int worker) {
-  const arb_moonshine *m = ((const gating *)arg)->m;
-  const float *u = m->hidden + (int64_t)row * LD_HIDDEN;
-  (void)worker;
-  m->ops.kernels->gate(u, u + HIDDEN, HIDDEN, m->gated + (int64_t)row * LD_GATED);
-}
-
 static void run_layer(arb_moonshine *m, arb_moon_decoder_layer *l, int64_t rows) {
   arb_ops *ops = &m->ops;
   const arb_dense_epilogue add = {.residual = m->h, .ldr = WIDTH};
-  gating g = {m};
   arb_ops_layer_norm(ops, m->h, WIDTH, rows, WIDTH, l->norm1, NULL, ARB_MOON_EPSILON, m->a, LD);
   arb_ops_linear(ops, m->a, LD, rows, &l->qkv, NULL, m->qkv, LD_QKV);
   arb_moon_rotate(m, m->qkv, LD_QKV, rows, l->self.count);
@@ -107,24 +103,25 @@ static void run_layer(arb_moonshine *m, arb_moon_decoder_layer *l, int64_t rows)
   arb_ops_linear(ops, m->a, LD, rows, &l->cross_o, &add, m->h, WIDTH);
   arb_ops_layer_norm(ops, m->h, WIDTH, rows, WIDTH, l->norm3, NULL, ARB_MOON_EPSILON, m->a, LD);
   arb_ops_linear(ops, m->a, LD, rows, &l->fc1, NULL, m->hidden, LD_HIDDEN);
-  arb_ops_each(ops, gate_row, &g, rows);
+  arb_ops_gate(ops, m->hidden, m->hidden + HIDDEN, LD_HIDDEN, rows, HIDDEN, m->gated, LD_GATED);
   arb_ops_linear(ops, m->gated, LD_GATED, rows, &l->fc2, &add, m->h, WIDTH);
 }
 
 /* The next `rows` tokens, and the logits after the last of them. */
 static arb_status decode(arb_moonshine *m, const int32_t *ids, int64_t rows, float *logits) {
-  for (int64_t r = 0; r < rows; r++) {
+  for (int64_t r = 0; r < rows; r++)
     ARB_REQUIRE(ids[r] >= 0 && ids[r] < ARB_MOONSHINE_VOCABULARY, ARB_ERR_DATA, "token %lld is %d, expected 0 to %d",
                 (long long)r, ids[r], ARB_MOONSHINE_VOCABULARY - 1);
-    arb_layer_row(&m->table, ids[r], m->h + r * WIDTH);
-  }
+  arb_ops_table(&m->ops, &m->table, ids, rows, m->h, WIDTH);
   for (int i = 0; i < ARB_MOON_LAYERS; i++) {
     run_layer(m, &m->decoder[i], rows);
     if (i == 0) arb_moon_probe(m, "decoder layer 0", m->h, rows, WIDTH);
   }
   arb_ops_layer_norm(&m->ops, m->h, WIDTH, rows, WIDTH, m->decoder_norm, NULL, ARB_MOON_EPSILON, m->h, WIDTH);
   arb_moon_probe(m, "decoder output", m->h, rows, WIDTH);
-  arb_ops_linear(&m->ops, m->h + (rows - 1) * WIDTH, WIDTH, 1, &m->table, NULL, logits, ARB_MOONSHINE_VOCABULARY);
+  float *there = m->ops.device ? m->logits : logits;
+  arb_ops_linear(&m->ops, m->h + (rows - 1) * WIDTH, WIDTH, 1, &m->table, NULL, there, ARB_MOONSHINE_VOCABULARY);
+  if (m->ops.device) ARB_TRY(arb_ops_get(&m->ops, there, ARB_MOONSHINE_VOCABULARY, 1, ARB_MOONSHINE_VOCABULARY, logits));
   return arb_ops_finite(logits, ARB_MOONSHINE_VOCABULARY, "logits");
 }
 

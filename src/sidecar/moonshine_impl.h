@@ -41,6 +41,8 @@ struct arb_moonshine {
   void *probe_arg;
   bool has_decoder;
   float frequency[ARB_MOON_ROTATED / 2]; /* radians a position */
+  float *turns;                          /* [positions][2][ARB_MOON_ROTATED / 2]: cosines, sines */
+  int64_t positions;
 
   arb_sidecar_layer conv1, conv2, conv3;
   const float *group_weight, *group_bias, *encoder_norm;
@@ -51,7 +53,7 @@ struct arb_moonshine {
   const float *decoder_norm;
   arb_moon_decoder_layer decoder[ARB_MOON_LAYERS];
   arb_moon_room decoder_room;
-  float *h, *a, *qkv, *hidden, *gated; /* in decoder_room */
+  float *h, *a, *qkv, *hidden, *gated, *logits; /* in decoder_room; logits on a device alone */
 };
 
 /* A part of a planned room: where its pointer goes, and its size. */
@@ -61,7 +63,9 @@ typedef struct {
 } arb_moon_part;
 
 /* Makes the room hold the parts, each at a multiple of 64 bytes; what it held is gone. */
-ARB_NODISCARD arb_status arb_moon_place(arb_moon_room *room, const arb_moon_part *parts, int count);
+ARB_NODISCARD arb_status arb_moon_place(arb_moonshine *m, arb_moon_room *room, const arb_moon_part *parts, int count);
+/* Turns for positions below `count`. */
+ARB_NODISCARD arb_status arb_moon_positions(arb_moonshine *m, int64_t count);
 
 ARB_NODISCARD arb_status arb_moon_walk_decoder(arb_moonshine *m, arb_sidecar_store *s);
 /* "model.HALF.layers.INDEX.PART" */
@@ -69,8 +73,8 @@ void arb_moon_name(char *out, const char *half, int index, const char *part);
 /* One weight-only norm of that name. */
 ARB_NODISCARD arb_status arb_moon_norm(arb_sidecar_store *s, const char *name, const float **out);
 /* Rotary positions (Su et al. 2021, arXiv:2104.09864), neighbouring dimensions paired: rows x[rows][ld] at positions first,
- * first + 1, ... turned in every head of the two halves [0, 416) and [416, 832): queries and keys. */
+ * first + 1, ... (arb_moon_positions) turned in every head of the two halves [0, 416) and [416, 832): queries and keys. */
 void arb_moon_rotate(arb_moonshine *m, float *x, int64_t ld, int64_t rows, int64_t first);
-void arb_moon_probe(const arb_moonshine *m, const char *name, const float *x, int64_t rows, int64_t width);
+void arb_moon_probe(arb_moonshine *m, const char *name, const float *x, int64_t rows, int64_t width);
 
 #endif

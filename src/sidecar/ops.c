@@ -1,6 +1,5 @@
 #include "src/sidecar/ops.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +16,7 @@ static int64_t scratch_floats(int64_t depth, int64_t keys) {
 
 arb_status arb_ops_reserve(arb_ops *ops, int64_t depth, int64_t keys) {
   const int64_t need = scratch_floats(depth, keys);
+  if (ops->device) return ARB_OK;
   if (need <= ops->scratch_floats) return ARB_OK;
   const size_t bytes = (size_t)need * sizeof(float) * (size_t)arb_pool_threads(ops->pool);
   float *bigger = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -32,8 +32,9 @@ arb_status arb_ops_create(const arb_sidecar_options *o, int64_t depth, int64_t k
   const char *isa = o->isa ? o->isa : "auto";
   out->kernels = arb_dense_pick(isa);
   ARB_REQUIRE(out->kernels, ARB_ERR_UNSUPPORTED, "this machine has no '%s' kernels", isa);
-  ARB_TRY(arb_pool_create(o->threads > 0 ? o->threads : 1, &out->pool));
-  const arb_status st = arb_ops_reserve(out, depth, keys);
+  arb_status st = o->place.open ? o->place.open(o->place.index, &out->device) : ARB_OK;
+  if (st == ARB_OK) st = arb_pool_create(o->threads > 0 && !out->device ? o->threads : 1, &out->pool);
+  if (st == ARB_OK) st = arb_ops_reserve(out, depth, keys);
   if (st != ARB_OK) arb_ops_destroy(out);
   return st;
 }
@@ -41,6 +42,8 @@ arb_status arb_ops_create(const arb_sidecar_options *o, int64_t depth, int64_t k
 void arb_ops_destroy(arb_ops *ops) {
   arb_pool_destroy(&ops->pool);
   free(ops->scratch);
+  free(ops->stage);
+  if (ops->device) ops->device->destroy(ops->device);
   memset(ops, 0, sizeof *ops);
 }
 
@@ -71,6 +74,11 @@ void arb_ops_product(arb_ops *ops, const arb_dense_input *x, int64_t m, const ar
   static const arb_dense_epilogue nothing;
   arb_dense_epilogue own = e ? *e : nothing;
   own.bias = l->bias;
+  if (ops->device) {
+    const arb_dense_reach reach = {
+        .at = {x->x}, .taps = 1, .depth = x->depth, .width = m, .pixel = x->ld}; /* at: convolutions reach by themselves */
+    ARB_OPS_ON_DEVICE(ops, ops->device->product(ops->device, &reach, m, &l->w, &own, y, ldy));
+  }
   product_job j = {ops, x, &l->w, &own, y, ldy, m, arb_dense_panels(l->w.n), (m + ARB_DENSE_ROWS - 1) / ARB_DENSE_ROWS};
   /* A few tasks for each thread; every chunk of rows expands the weights anew. */
   while (j.panels * j.chunks < 3 * arb_pool_threads(ops->pool) && m / (j.chunks + 1) >= LEAST_ROWS) j.chunks++;
@@ -101,6 +109,7 @@ static void norm_task(void *arg, int task, int worker) {
 
 void arb_ops_layer_norm(arb_ops *ops, const float *x, int64_t ldx, int64_t m, int64_t width, const float *weight,
                         const float *bias, float eps, float *y, int64_t ldy) {
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->layer_norm(ops->device, x, ldx, m, width, weight, bias, eps, y, ldy));
   norm_job j = {ops, x, weight, bias, y, eps, ldx, ldy, m, width};
   arb_ops_each(ops, norm_task, &j, (m + NORM_ROWS - 1) / NORM_ROWS);
 }
@@ -143,9 +152,14 @@ static void append_task(void *arg, int head, int worker) {
   }
 }
 
-void arb_ops_append(arb_ops *ops, arb_kv *kv, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t m) {
+static void append(arb_ops *ops, const arb_kv *kv, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t m) {
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->append(ops->device, kv, k, ldk, v, ldv, m));
   attend_job j = {.ops = ops, .kv = kv, .k = k, .ldk = ldk, .v = v, .ldv = ldv, .m = m};
   arb_ops_each(ops, append_task, &j, kv->heads);
+}
+
+void arb_ops_append(arb_ops *ops, arb_kv *kv, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t m) {
+  append(ops, kv, k, ldk, v, ldv, m);
   kv->count += m;
 }
 
@@ -182,6 +196,7 @@ static void attend_task(void *arg, int task, int worker) {
 
 void arb_ops_attend(arb_ops *ops, const arb_kv *kv, const float *q, int64_t ldq, int64_t m, float scale, bool causal,
                     float *out, int64_t ldo) {
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->attend(ops->device, kv, q, ldq, m, scale, causal, out, ldo));
   const int64_t threads = arb_pool_threads(ops->pool);
   int64_t parts = (2 * threads + kv->heads - 1) / kv->heads;
   if (parts > m) parts = m;
@@ -196,10 +211,4 @@ void arb_ops_attend(arb_ops *ops, const arb_kv *kv, const float *q, int64_t ldq,
                   .out = out,
                   .ldo = ldo};
   arb_ops_each(ops, attend_task, &j, kv->heads * parts);
-}
-
-arb_status arb_ops_finite(const float *x, int64_t count, const char *what) {
-  for (int64_t i = 0; i < count; i++)
-    ARB_REQUIRE(isfinite(x[i]), ARB_ERR_NUMERIC, "%s: value %lld of %lld is not finite", what, (long long)i, (long long)count);
-  return ARB_OK;
 }

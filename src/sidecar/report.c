@@ -17,7 +17,7 @@ void arb_sidecar_print(const arb_sidecar_report *r, FILE *out) {
   for (int c = 0; c < ARB_SIDECAR_CLASSES; c++)
     if (r->of[c].tensors > 0) line(out, arb_sidecar_class_name((arb_sidecar_class)c), &r->of[c]);
   line(out, "all", &r->all);
-  fprintf(out, "  resident    %lld bytes of weights (allocated), %lld of activations and scratch\n",
-          (long long)r->resident_bytes, (long long)r->work_bytes);
+  fprintf(out, "  resident    %lld bytes of weights (allocated), %lld of activations and scratch, on %s\n",
+          (long long)r->resident_bytes, (long long)r->work_bytes, r->place);
   fprintf(out, "  digest      %s (weights as held, and options)\n", r->digest);
 }

@@ -4,9 +4,9 @@
  * optimum-quanto's qint8 (one scale an output row, absmax / 127, round half to even, every Linear and Conv2d), and kept as one
  * block of memory in which they really are int8. There is no gradient path. Activations are float32.
  *
- * Results depend on the input and the weights alone: not on what was encoded before, the number of threads, or the instruction
- * set (kernels/dense). An opened sidecar is used by one thread at a time. Sources: Oquab et al. 2023 (arXiv:2304.07193),
- * Jeffries et al. 2024 (arXiv:2410.15608). */
+ * Results depend on the input and the weights alone: not on what was encoded before, the number of threads, the instruction
+ * set, or the device (kernels/dense). An opened sidecar is used by one thread at a time. Sources: Oquab et al. 2023
+ * (arXiv:2304.07193), Jeffries et al. 2024 (arXiv:2410.15608). */
 #ifndef ARB_SRC_SIDECAR_SIDECAR_H
 #define ARB_SRC_SIDECAR_SIDECAR_H
 
@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "kernels/dense/device.h"
 #include "src/base/status.h"
 
 #ifdef __cplusplus
@@ -49,6 +50,7 @@ typedef struct {
   int threads;                      /* 0: 1 */
   const char *isa;                  /* as arb_dense_pick; NULL: "auto" */
   const arb_sidecar_memory *memory; /* NULL: the process's own; borrowed while the sidecar lives */
+  arb_dense_place place;            /* a GPU that encodes; weights go there, the block above is given back. Zeros: the host */
   arb_sidecar_probe probe;          /* NULL: none */
   void *probe_arg;
 } arb_sidecar_options;
@@ -78,6 +80,7 @@ typedef struct {
   const char *model; /* "dinov2-small", "moonshine-base encoder", "moonshine-base", ... */
   char file[1024];   /* where the weights came from */
   arb_sidecar_count of[ARB_SIDECAR_CLASSES], all;
+  char place[64];                       /* where weights and activations are: "host", or the device's name */
   int64_t resident_bytes;               /* the whole block: the above and its alignment */
   int64_t work_bytes;                   /* activations and scratch of this process */
   char file_digest[ARB_SIDECAR_DIGEST]; /* of the file's bytes, or "synthetic" */

@@ -61,6 +61,7 @@ typedef struct {
   void *base;
   size_t bytes;
   const arb_sidecar_memory *memory; /* NULL: malloc */
+  arb_dense_device *device;         /* NULL, or whose memory the block is in */
   arb_sidecar_report report;
 } arb_sidecar_block;
 
@@ -69,6 +70,11 @@ typedef struct {
 ARB_NODISCARD arb_status arb_sidecar_block_open(const char *path, const arb_sidecar_options *o, const char *model_name,
                                                 const char *canonical, const char *other, const char *sample,
                                                 arb_sidecar_walk walk, void *model, arb_sidecar_block *out);
+/* The block goes to a device's memory (NULL: it stays): the walk places the model's pointers there, the host's memory is given
+ * back, which is collective as opening was. */
+ARB_NODISCARD arb_status arb_sidecar_block_move(arb_sidecar_block *b, arb_dense_device *device, const arb_sidecar_options *o,
+                                                arb_sidecar_walk walk, void *model);
+/* Before the device is destroyed. */
 void arb_sidecar_block_close(arb_sidecar_block *b);
 
 #endif

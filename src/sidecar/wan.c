@@ -18,7 +18,7 @@ struct arb_wan {
   arb_sidecar_block block;
   arb_sidecar_options options;
   arb_ops ops;
-  float *memory; /* of the stream; kept for the next clip */
+  float *memory; /* of the stream, where it runs; kept for the next clip */
   size_t bytes;
 };
 
@@ -30,7 +30,8 @@ arb_status arb_wan_open(const char *path, const arb_sidecar_options *o, arb_wan 
   v->options = *o;
   arb_status st = arb_sidecar_block_open(path, o, "wan-2.1-vae", "", "", "decoder.middle.0.residual.0.gamma",
                                          arb_wan_model_walk, &v->model, &v->block);
-  if (st == ARB_OK) st = arb_ops_create(o, 3 * ARB_WAN_WIDEST, 0, &v->ops);
+  if (st == ARB_OK) st = arb_ops_create(&v->options, 3 * ARB_WAN_WIDEST, 0, &v->ops);
+  if (st == ARB_OK) st = arb_sidecar_block_move(&v->block, v->ops.device, o, arb_wan_model_walk, &v->model);
   if (st == ARB_OK)
     *out = v;
   else
@@ -40,9 +41,9 @@ arb_status arb_wan_open(const char *path, const arb_sidecar_options *o, arb_wan 
 
 void arb_wan_destroy(arb_wan **v) {
   if (*v == NULL) return;
-  arb_ops_destroy(&(*v)->ops);
+  arb_ops_free(&(*v)->ops, (*v)->memory);
   arb_sidecar_block_close(&(*v)->block);
-  free((*v)->memory);
+  arb_ops_destroy(&(*v)->ops);
   free(*v);
   *v = NULL;
 }
@@ -70,19 +71,25 @@ static arb_status start(arb_wan *v, int side, int64_t t, int64_t h, int64_t w, a
   arb_arena_measure(&arena, "wan-2.1-vae activations");
   arb_wan_stream_take(s, &arena);
   if (arena.used > v->bytes) {
-    free(v->memory);
+    arb_ops_free(&v->ops, v->memory);
     v->bytes = 0;
-    v->memory = aligned_alloc(ARB_ARENA_ALIGN, (arena.used + ARB_ARENA_ALIGN - 1) / ARB_ARENA_ALIGN * ARB_ARENA_ALIGN);
-    ARB_REQUIRE(v->memory, ARB_ERR_NOMEM, "out of host memory: %.0f MB of activations for frames of %lld x %lld",
-                (double)arena.used * 1e-6, (long long)(side == ARB_WAN_ENCODER ? w : w * ARB_WAN_SCALE),
-                (long long)(side == ARB_WAN_ENCODER ? h : h * ARB_WAN_SCALE));
+    const arb_status st = arb_ops_alloc(&v->ops, (int64_t)((arena.used + sizeof(float) - 1) / sizeof(float)), &v->memory);
+    if (st != ARB_OK)
+      arb_fail_context("%.0f MB of activations for frames of %lld x %lld", (double)arena.used * 1e-6,
+                       (long long)(side == ARB_WAN_ENCODER ? w : w * ARB_WAN_SCALE),
+                       (long long)(side == ARB_WAN_ENCODER ? h : h * ARB_WAN_SCALE));
+    ARB_TRY(st);
     v->bytes = arena.used;
   }
-  const int64_t scratch = v->ops.scratch_floats * arb_pool_threads(v->ops.pool) * (int64_t)sizeof(float);
-  v->block.report.work_bytes = (int64_t)v->bytes + scratch;
   arb_arena_assign(&arena, "wan-2.1-vae activations", v->memory, v->bytes);
   arb_wan_stream_take(s, &arena);
   return arb_arena_check(&arena);
+}
+
+/* What the stream's operations came to. */
+static arb_status end(arb_wan *v) {
+  v->block.report.work_bytes = (int64_t)v->bytes + arb_ops_bytes(&v->ops);
+  return arb_ops_status(&v->ops);
 }
 
 typedef struct {
@@ -128,10 +135,14 @@ arb_status arb_wan_encode(arb_wan *v, const float *frames, int64_t t, int64_t h,
   arb_wan_stream s;
   ARB_TRY(start(v, ARB_WAN_ENCODER, t, h, w, collect_latent, &k, &s));
   for (int64_t f = 0; f < t; f++) {
+    float *const to = arb_ops_host(&v->ops, s.pixels, 3 * pixels);
+    if (to == NULL) break;
     for (int c = 0; c < 3; c++)
-      for (int64_t p = 0; p < pixels; p++) s.pixels[p * 3 + c] = frames[(c * t + f) * pixels + p];
+      for (int64_t p = 0; p < pixels; p++) to[p * 3 + c] = frames[(c * t + f) * pixels + p];
+    arb_ops_sent(&v->ops, s.pixels, 3 * pixels);
     arb_wan_stream_push(&s);
   }
+  ARB_TRY(end(v));
   return arb_ops_finite(latent, ARB_WAN_CHANNELS * k.frames * k.pixels, "latent");
 }
 
@@ -160,12 +171,16 @@ arb_status arb_wan_decode(arb_wan *v, const float *latent, int64_t t, int64_t h,
   arb_wan_stream s;
   ARB_TRY(start(v, ARB_WAN_DECODER, t, h, w, collect_frame, &k, &s));
   for (int64_t f = 0; f < t; f++) {
+    float *const to = arb_ops_host(&v->ops, s.pixels, ARB_WAN_CHANNELS * pixels);
+    if (to == NULL) break;
     for (int c = 0; c < ARB_WAN_CHANNELS; c++)
       for (int64_t p = 0; p < pixels; p++) {
         const float z = latent[(c * t + f) * pixels + p];
-        s.pixels[p * ARB_WAN_CHANNELS + c] = form == ARB_WAN_NORMALISED ? z * latent_deviation[c] + latent_mean[c] : z;
+        to[p * ARB_WAN_CHANNELS + c] = form == ARB_WAN_NORMALISED ? z * latent_deviation[c] + latent_mean[c] : z;
       }
+    arb_ops_sent(&v->ops, s.pixels, ARB_WAN_CHANNELS * pixels);
     arb_wan_stream_push(&s);
   }
+  ARB_TRY(end(v));
   return arb_ops_finite(frames, 3 * k.frames * k.pixels, "decoded frames");
 }

@@ -6,7 +6,8 @@
  * first frame of a video. Frames go through one at a time; memory does not grow with T.
  *
  * Weights as in src/sidecar/sidecar.h: the 10 Conv2d in int8, the 61 Conv3d float32 as the published scheme leaves them, or in
- * int8 too with conv_int8. Results depend on input and weights alone, not on threads, instruction set, or earlier calls. */
+ * int8 too with conv_int8. Results depend on input and weights alone, not on threads, instruction set, device, or earlier
+ * calls. */
 #ifndef ARB_SRC_SIDECAR_WAN_H
 #define ARB_SRC_SIDECAR_WAN_H
 

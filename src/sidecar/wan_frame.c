@@ -45,6 +45,8 @@ static void frame_row(void *arg, int task, int worker) {
 }
 
 void arb_wan_frame(arb_ops *ops, const float *x, int64_t ldx, int h, int w, int c, const arb_wan_gain *gain, float *frame) {
+  const arb_dense_frame f = {x, ldx, h, w, c, 0, gain ? gain->gamma : NULL};
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->frame(ops->device, &f, frame));
   job j = {ops, x, ldx, h, w, c, gain, frame};
   arb_ops_each(ops, frame_row, &j, h + 2);
 }
@@ -65,6 +67,8 @@ static void doubled_row(void *arg, int task, int worker) {
 }
 
 void arb_wan_frame_doubled(arb_ops *ops, const float *x, int64_t ldx, int h, int w, int c, float *frame) {
+  const arb_dense_frame f = {x, ldx, h, w, c, 1, NULL};
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->frame(ops->device, &f, frame));
   job j = {ops, x, ldx, h, w, c, NULL, frame};
   arb_ops_each(ops, doubled_row, &j, 2 * h + 2);
 }
@@ -79,6 +83,7 @@ static void norm_pixels(void *arg, int task, int worker) {
 }
 
 void arb_wan_norm(arb_ops *ops, const float *x, int64_t n, const arb_wan_gain *gain, float *y) {
+  if (ops->device) ARB_OPS_ON_DEVICE(ops, ops->device->rms(ops->device, x, n, gain->c, gain->gamma, y));
   job j = {.ops = ops, .x = x, .h = (int)n, .c = gain->c, .gain = gain, .out = y};
   arb_ops_each(ops, norm_pixels, &j, (n + NORM_PIXELS - 1) / NORM_PIXELS);
 }

@@ -96,7 +96,8 @@ typedef struct {
   float *timed;         /* UP3: [h][w][2 cin] */
 } arb_wan_state;
 
-/* A frame that comes out: pixels [h][w] of ld floats, the first 32 (encoder) or 3 (decoder) of which count. */
+/* A frame that comes out, in the host's memory: pixels [h][w] of ld floats, the first 32 (encoder) or 3 (decoder) of which
+ * count. */
 typedef void (*arb_wan_sink)(void *arg, const float *x, int64_t ld);
 
 /* One clip on its way through a half, a frame at a time and depth first. What a step keeps is the frames that its causal
@@ -110,7 +111,7 @@ typedef struct {
   bool still; /* one frame alone: nothing to look back on */
   arb_wan_ring first, last;
   arb_wan_state state[ARB_WAN_STEPS];
-  float *pixels;                   /* [h][w][3 or 16]: what goes in, written by the caller before each push */
+  float *pixels;                   /* [h][w][3 or 16]: what goes in, sent by the caller before each push */
   float *latent, *opened, *closed; /* outputs of the outer convolutions */
   float *scratch;                  /* the largest bordered frame */
   float *work;                     /* the largest bare frame in a residual block */
@@ -123,7 +124,7 @@ typedef struct {
 
 /* Memory of a clip, from the arena. ops, half, side, h, w and still are set; everything else is. */
 void arb_wan_stream_take(arb_wan_stream *s, arb_arena *arena);
-/* Takes s->pixels; the sink gets every frame that is complete by it. */
+/* Takes s->pixels; the sink gets every frame that is complete by it, unless an operation failed (arb_ops_status). */
 void arb_wan_stream_push(arb_wan_stream *s);
 
 #endif

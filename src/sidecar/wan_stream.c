@@ -1,6 +1,5 @@
 /* The stream of frames through an encoder or a decoder. */
 #include <math.h>
-#include <string.h>
 
 #include "src/sidecar/wan_impl.h"
 
@@ -146,7 +145,7 @@ static float *down(arb_wan_stream *s, const arb_wan_step *step, arb_wan_state *s
   const int64_t t = state->frames++;
   if (t % 2 == 1) return NULL;
   if (t == 0)
-    memcpy(state->out, to, (size_t)bare(h / 2, w / 2, c) * sizeof *to);
+    arb_ops_copy(s->ops, state->out, to, bare(h / 2, w / 2, c));
   else
     timed(s, &step->conv[1], &state->ring[0], h / 2, w / 2, state->out);
   return state->out;
@@ -159,19 +158,25 @@ static void up(arb_wan_stream *s, const arb_wan_step *step, const arb_wan_state 
   arb_wan_convolve(s->ops, &step->conv[0], &in, 2 * h, 2 * w, state->out, step->cout, false);
 }
 
+static void deliver(arb_wan_stream *s, const float *x, int h, int w, int c) {
+  const float *const seen = arb_ops_read(s->ops, x, bare(h, w, c));
+  if (seen) s->sink(s->sink_arg, seen, c);
+}
+
 static void finish(arb_wan_stream *s, const float *x, int h, int w) {
   const arb_wan_half *const half = s->half;
   causal(s, &half->head, &s->last, x, &half->head_gain, h, w, s->closed, false);
   if (s->side == ARB_WAN_DECODER) {
-    s->sink(s->sink_arg, s->closed, half->head.cout);
+    deliver(s, s->closed, h, w, half->head.cout);
     return;
   }
   pointwise(s, &half->latent, s->closed, h, w, s->latent, false);
-  s->sink(s->sink_arg, s->latent, half->latent.cout);
+  deliver(s, s->latent, h, w, half->latent.cout);
 }
 
 static void tell(const arb_wan_stream *s, const char *name, const float *x, int h, int w, int c) {
-  if (s->probe) s->probe(s->probe_arg, name, x, bare(h, w, 1), c);
+  const float *const seen = s->probe ? arb_ops_read(s->ops, x, bare(h, w, c)) : NULL;
+  if (seen) s->probe(s->probe_arg, name, seen, bare(h, w, 1), c);
 }
 
 /* The frame x goes through the steps from `i` on. */
@@ -196,7 +201,7 @@ static void flow(arb_wan_stream *s, int i, float *x) {
       case ARB_WAN_UP3:
         if (step->kind == ARB_WAN_UP3 && state->frames++ > 0) {
           /* Two frames of one. The frames after the first are a causal sequence of their own. */
-          memcpy(ring_next(&state->ring[0]), x, (size_t)bare(state->h, state->w, step->cin) * sizeof *x);
+          arb_ops_copy(s->ops, ring_next(&state->ring[0]), x, bare(state->h, state->w, step->cin));
           timed(s, &step->conv[1], &state->ring[0], state->h, state->w, state->timed);
           up(s, step, state, state->timed, 2 * step->cin);
           flow(s, i + 1, state->out);

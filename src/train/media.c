@@ -97,7 +97,7 @@ arb_status arb_media_open(arb_trainer *t, int data, arb_encoder **encoders) {
   ARB_TRY(hash_together(t->comm, &t->media->valid));
   t->media->nodes = t->comm->local_rank == 0;
   ARB_TRY(arb_comm_all_reduce(t->comm, &t->media->nodes, 1, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
-  if (!encoders) ARB_TRY(arb_encoders_open(t->cfg, t->comm, t->media->encoder));
+  if (!encoders) ARB_TRY(arb_encoders_open(t->cfg, t->comm, t->be->encoders, t->media->encoder));
   return arb_comm_agree(t->comm, open_caches(t));
 }
 
@@ -155,10 +155,12 @@ void arb_media_audit(const arb_trainer *t, FILE *out) {
   for (int k = 0; k < ARB_MEDIA_KINDS; k++) {
     const arb_encoder *e = m->encoder[k];
     if (!e) continue;
-    fprintf(out, "  %-44s %14lld bytes, %lld replica%s for %d rank%s on %lld node%s\n", e->model, (long long)e->shared_bytes,
-            (long long)m->nodes, m->nodes == 1 ? "" : "s", t->comm->size, t->comm->size == 1 ? "" : "s", (long long)m->nodes,
+    const int64_t replicas = e->on_device ? t->comm->size : m->nodes;
+    fprintf(out, "  %-44s %14lld bytes, %lld replica%s for %d rank%s on %lld node%s\n", e->model, (long long)e->weight_bytes,
+            (long long)replicas, replicas == 1 ? "" : "s", t->comm->size, t->comm->size == 1 ? "" : "s", (long long)m->nodes,
             m->nodes == 1 ? "" : "s");
     fprintf(out, "  %-44s %14lld bytes a rank\n", "  its activations and scratch", (long long)e->private_bytes);
+    if (e->on_device) fprintf(out, "  %-44s %14s\n", "  in the memory of", e->place);
   }
 }
 

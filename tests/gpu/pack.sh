@@ -16,9 +16,10 @@ ldd "$out/arbdist.bin" | awk '$3 ~ /^\// {print $3}' |
   grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|ld-linux[^/]*|libmpi|libopen-rte|libopen-pal|libhwloc|libevent[^/]*|libudev|libnccl|libcuda|libstdc\+\+|libgcc_s)\.so' |
   xargs -r -I{} cp -L {} "$out/lib/"
 cp "$root"/tests/gpu/*.sh "$root"/tests/mpirun.sh "$out/tests/gpu/"
-mkdir -p "$out/tests/train"
+mkdir -p "$out/tests/train" "$out/tests/sidecar"
 cp "$root"/tests/check.sh "$root"/tests/mpirun.sh "$out/tests/"
 cp "$root"/tests/train/golden.sh "$out/tests/train/"
+cp "$root"/tests/sidecar/{cuda_peer,vae_peer}.py "$out/tests/sidecar/"
 cp -r "$root"/tests/golden "$out/tests/"
 cp -r "$root"/configs/. "$out/configs/"
 if [ -n "$data" ]; then cp -r "$data" "$out/data"; fi

@@ -100,6 +100,39 @@ for pair in cpu:cuda cuda:cpu; do
   same "killed on $a, $(grep -o 'resumed at step [0-9]*' "$logs/resume-$a-2.log" || echo 'NOT resumed'), on $b" "$(digest_of "$logs/run-straight-$a.log")" "$(digest_of "$logs/resume-$a-2.log")"
 done
 
+# ---- frozen encoders: training on their features, encoded live on either device
+if [ -r "$data/digits.tar.xz" ] && [ -r "$data/cifar10.tar.xz" ]; then
+  tar -xf "$data/digits.tar.xz" -C "$scratch" && tar -xf "$data/cifar10.tar.xz" -C "$scratch"
+  mkdir -p "$scratch"/{speech,images/cat,images/ship}
+  for digit in 0 1 2 3; do cp "$scratch"/digits/train/${digit}_{theo,jackson}_5.wav "$scratch/speech"; done
+  for class in cat ship; do find "$scratch/cifar10/test/$class" -name '*.jpg' | sort | head -n 4 | xargs -I{} cp {} "$scratch/images/$class"; done
+  "$root/configs/manifest.sh" digits "$scratch/speech" >"$logs/manifest-speech.log" 2>&1
+  "$root/configs/manifest.sh" images "$scratch/images" >"$logs/manifest-images.log" 2>&1
+  for kind in speech images; do
+    encoded=(--set data.pairs="$scratch/$kind/manifest.jsonl" --set data.valid_pairs="$scratch/$kind/manifest.jsonl" --set data.feature_cache=
+      --set train.grains=4 --set train.sequences=4)
+    for device in cpu cuda; do run "$kind-$device" "$kind" 6 1 "${encoded[@]}" --set run.device=$device; done
+    want=$(digest_of "$logs/run-$kind-cpu.log")
+    same "$kind, 6 steps, encoded live: CPU = 1 GPU" "$want" "$(digest_of "$logs/run-$kind-cuda.log")"
+    if [ "$gpus" -ge 2 ]; then
+      run "$kind-cuda2" "$kind" 6 2 "${encoded[@]}" --set run.device=cuda
+      same "$kind, 6 steps, encoded live: CPU = 2 GPUs" "$want" "$(digest_of "$logs/run-$kind-cuda2.log")"
+    fi
+  done
+  # the VAE's files
+  picture=$(find "$scratch/images/cat" -name '*.jpg' | head -n 1)
+  for device in cpu cuda; do
+    vae=(--set sidecars.vae=synthetic --set run.device=$device)
+    "$arbdist" sidecar encode "$picture" "${vae[@]}" --out "$scratch/$device.safetensors" >"$logs/vae-$device.log" 2>&1 &&
+      "$arbdist" sidecar decode "$scratch/$device.safetensors" "${vae[@]}" --out "$scratch/$device.png" >>"$logs/vae-$device.log" 2>&1
+  done
+  for file in safetensors png; do
+    if cmp "$scratch/cpu.$file" "$scratch/cuda.$file" >>"$logs/vae-cuda.log" 2>&1; then pass "the VAE's .$file: CPU = 1 GPU"; else fail "the VAE's .$file: CPU = 1 GPU"; fi
+  done
+else
+  skip "training on live features (digits.tar.xz and cifar10.tar.xz are not in the folder of --data)"
+fi
+
 # ---- memory, votes on the wire, bad luck
 script() { # NAME ARGS...
   local name=$1 p= f= s=
@@ -132,6 +165,18 @@ if [ "$quick" -eq 0 ]; then
       done
     done
     note "$(cat "$logs/bench-votes.log")"
+  fi
+  # the encoders and the VAE, beside PyTorch where it is: its scripts run `bench sidecar`
+  if python3 -c 'import numpy, torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    for script in cuda_peer vae_peer; do
+      if timeout 400 python3 "$here/../sidecar/$script.py" --cuda "$arbdist" >"$logs/$script.log" 2>&1; then pass "$script.py"; else fail "$script.py"; fi
+      note "$(cat "$logs/$script.log")"
+    done
+  else
+    "$arbdist" bench sidecar --set run.device=cuda >"$logs/bench-sidecar.log" 2>&1
+    "$arbdist" bench sidecar --set run.device=cuda --set sidecars.vae=synthetic >>"$logs/bench-sidecar.log" 2>&1
+    note "$(cat "$logs/bench-sidecar.log")"
+    skip "encoders beside PyTorch (python3 has no torch with CUDA, or no numpy)"
   fi
 fi
 

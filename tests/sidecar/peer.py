@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """peer.py ARBDIST [THREADS]: the encoders beside HuggingFace transformers on PyTorch, float32, in one run. No part of the tests:
-it needs torch, transformers, safetensors, pillow and numpy.
+it needs torch, transformers, safetensors, pillow and numpy. peer.py --cuda ARBDIST: on a GPU, see cuda_peer.py.
 
 Models of the published shapes get random weights and are saved as such folders are; ARBDIST reads them, a PNG and a WAV. Prints
 the largest difference of the features (PyTorch with the weights quantised and dequantised by the published scheme), whether the
@@ -8,6 +8,11 @@ greedy transcripts agree, then times: PyTorch, ARBDIST, PyTorch again. On a busy
 thread: waiting costs none.
 """
 import statistics, subprocess, sys, tempfile, time, wave
+
+if "--cuda" in sys.argv:
+    import cuda_peer
+
+    sys.exit()
 import numpy, torch
 from PIL import Image
 from safetensors.torch import load_file
