@@ -6,7 +6,7 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/dense_impl.cuh"
 
-enum { THIN_ROWS = 4, THIN_DEPTH = 32, THIN_STAGE = 1024 /* a multiple of twice THIN_DEPTH */ };
+enum { THIN_ROWS = 4, THIN_DEPTH = 16 };
 static const int64_t MOST_BLOCKS = 65535; /* of the y of a grid */
 #define SCORE_FLOATS ((int64_t)1 << 24)   /* of attention in hand at a time */
 
@@ -218,59 +218,41 @@ static __global__ void __launch_bounds__((BM / TM) * (BN / TN)) product_kernel(c
   }
 }
 
-/* Few rows of one tap: a warp a panel, a lane an output. The inputs, the same for all lanes, wait in shared memory; weights are
- * asked for two stretches ahead, because a warp alone on its multiprocessor waits for memory more than it computes. */
-template <bool Q>
-static __device__ __forceinline__ void thin_weights(const dense_args &a, int64_t at, int k, float *w) {
-#pragma unroll
-  for (int i = 0; i < THIN_DEPTH; i++) {
-    const int64_t e = at + (int64_t)(k + i) * ARB_DENSE_PANEL;
-    w[i] = k + i >= a.k ? 0.0f : Q ? (float)a.q[e] : a.f[e];
-  }
-}
-
-static __device__ __forceinline__ void thin_step(const dense_args &a, const float (*xs)[THIN_STAGE], int k, int left,
-                                                 const float *w, float *acc) {
-#pragma unroll
-  for (int r = 0; r < THIN_ROWS; r++)
-    if (r < a.m) {
-      if (left >= THIN_DEPTH) {
-#pragma unroll
-        for (int i = 0; i < THIN_DEPTH; i++) acc[r] = arb_fmaf(xs[r][k + i], w[i], acc[r]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < THIN_DEPTH; i++)
-          if (i < left) acc[r] = arb_fmaf(xs[r][k + i], w[i], acc[r]);
-      }
-    }
-}
-
+/* Few rows of one tap: a warp a panel, a lane an output; the inputs are the same for all lanes. */
 template <bool Q>
 static __global__ void __launch_bounds__(32) thin_kernel(const dense_args a) {
-  __shared__ __align__(16) float xs[THIN_ROWS][THIN_STAGE];
   const int lane = (int)threadIdx.x, n = (int)blockIdx.x * ARB_DENSE_PANEL + lane;
   const int64_t w_at = (int64_t)blockIdx.z * a.w_batch + (int64_t)blockIdx.x * a.panel + lane;
-  float acc[THIN_ROWS], w[2][THIN_DEPTH];
+  const float *x[THIN_ROWS];
+  float acc[THIN_ROWS];
   arb_previous_done();
   arb_next_may_start();
 #pragma unroll
-  for (int r = 0; r < THIN_ROWS; r++) acc[r] = 0.0f;
-  thin_weights<Q>(a, w_at, 0, w[0]);
-  thin_weights<Q>(a, w_at, THIN_DEPTH, w[1]);
-  for (int k0 = 0; k0 < a.k; k0 += THIN_STAGE) {
-    const int here = a.k - k0 < THIN_STAGE ? a.k - k0 : THIN_STAGE;
-    __syncwarp();
-    for (int r = 0; r < a.m; r++) {
-      const float *const x = a.at[0] + (int64_t)blockIdx.z * a.x_batch + row_offset(a, r) + k0;
-      for (int i = lane; i < here; i += 32) xs[r][i] = x[i];
+  for (int r = 0; r < THIN_ROWS; r++) {
+    x[r] = a.at[0] + (int64_t)blockIdx.z * a.x_batch + row_offset(a, r < a.m ? r : 0);
+    acc[r] = 0.0f;
+  }
+  int k = 0;
+  for (; k + THIN_DEPTH <= a.k; k += THIN_DEPTH) {
+    float w[THIN_DEPTH];
+#pragma unroll
+    for (int i = 0; i < THIN_DEPTH; i++) {
+      const int64_t at = w_at + (int64_t)(k + i) * ARB_DENSE_PANEL;
+      w[i] = Q ? (float)a.q[at] : a.f[at];
     }
-    __syncwarp();
-    for (int k = 0; k < here; k += 2 * THIN_DEPTH) {
-      thin_step(a, xs, k, here - k, w[0], acc);
-      thin_weights<Q>(a, w_at, k0 + k + 2 * THIN_DEPTH, w[0]);
-      if (k + THIN_DEPTH < here) thin_step(a, xs, k + THIN_DEPTH, here - k - THIN_DEPTH, w[1], acc);
-      thin_weights<Q>(a, w_at, k0 + k + 3 * THIN_DEPTH, w[1]);
-    }
+#pragma unroll
+    for (int r = 0; r < THIN_ROWS; r++)
+      if (r < a.m) {
+#pragma unroll
+        for (int i = 0; i < THIN_DEPTH; i++) acc[r] = arb_fmaf(x[r][k + i], w[i], acc[r]);
+      }
+  }
+  for (; k < a.k; k++) {
+    const int64_t at = w_at + (int64_t)k * ARB_DENSE_PANEL;
+    const float w = Q ? (float)a.q[at] : a.f[at];
+#pragma unroll
+    for (int r = 0; r < THIN_ROWS; r++)
+      if (r < a.m) acc[r] = arb_fmaf(x[r][k], w, acc[r]);
   }
 #pragma unroll
   for (int r = 0; r < THIN_ROWS; r++)

@@ -10,8 +10,6 @@ static __device__ __forceinline__ int32_t slot_id(const int32_t *ids, int64_t ro
 static __global__ void table_kernel(int n, int k, const uint8_t *__restrict__ code, const int8_t *__restrict__ e,
                                     uint16_t *__restrict__ table) {
   const int64_t total = (int64_t)n * k;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int id = (int)(i / n), channel = (int)(i % n);
     table[i] = arb_bf16_of_f32((float)arb_code_trit(code[(int64_t)channel * k + id]) * arb_pow2_eighths(e[channel]));
@@ -25,8 +23,6 @@ static __global__ void lookup_kernel(int64_t m, int n, int slots, uint32_t conte
                                      uint16_t *__restrict__ out) {
   const int lane = threadIdx.x & 31;
   const int64_t warps = (int64_t)gridDim.x * (blockDim.x >> 5), total = m * slots;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t i = (int64_t)blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5); i < total; i += warps) {
     const int64_t row = i / slots;
     const int slot = (int)(i - row * slots);
@@ -47,11 +43,11 @@ static arb_status embed_forward(arb_backend *be, const arb_rows *r, int64_t cont
   void *work;
   ARB_TRY(arb_cuda_work(c, (size_t)total * sizeof(uint16_t), &work));
   uint16_t *table = (uint16_t *)work;
-  ARB_CUDA_CHAIN(c, "embed_table", table_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k, w->code, w->e,
-                 table);
+  ARB_CUDA_LAUNCH(c, "embed_table", table_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k, w->code, w->e,
+                  table);
   auto kernel = w->n % 8 == 0 && arb_cuda_aligned(out, 16) ? lookup_kernel<true> : lookup_kernel<false>;
-  ARB_CUDA_CHAIN(c, "embed_forward", kernel, arb_cuda_grid(c, m * slots, 8, 8), 256, 0, m, (int)w->n, slots, (uint32_t)context,
-                 pad, ids, table, out);
+  ARB_CUDA_LAUNCH(c, "embed_forward", kernel, arb_cuda_grid(c, m * slots, 8, 8), 256, 0, m, (int)w->n, slots, (uint32_t)context,
+                  pad, ids, table, out);
   return ARB_OK;
 }
 
@@ -65,10 +61,8 @@ static __global__ void __launch_bounds__(512)
   const int channel0 = (int)blockIdx.x * GROUP, own = (int)threadIdx.x % GROUP, channel = channel0 + own;
   const int first = (int)threadIdx.x / GROUP, step = (int)blockDim.x / GROUP;
   const int64_t row0 = (int64_t)blockIdx.y * rows_per_grain;
-  arb_next_may_start();
   for (int i = (int)threadIdx.x; i < k * (GROUP + 1); i += (int)blockDim.x) sum[i] = 0;
   __syncthreads();
-  arb_previous_done();
   if (channel < n) {
 #pragma unroll 4
     for (int i = first; i < rows_per_grain; i += step) {
@@ -88,10 +82,6 @@ static __global__ void __launch_bounds__(512)
 static __global__ void embed_dw_large_kernel(int n, int k, int64_t rows_per_grain, int64_t total, uint32_t context, int back,
                                              int32_t pad, const int32_t *__restrict__ ids, const int8_t *__restrict__ tq,
                                              int32_t *d) {
-  arb_next_may_start();
-  arb_previous_done();
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t row = i / n, channel = i - row * n, grain = row / rows_per_grain;
     atomicAdd(&d[(grain * n + channel) * k + slot_id(ids, row, context, back, pad)], (int32_t)tq[i]);
@@ -107,24 +97,24 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
   ARB_TRY(arb_cuda_work(c, (size_t)m * (sizeof(int32_t) + (size_t)w->n), &work));
   int32_t *ratio = (int32_t *)work;
   int8_t *tq = (int8_t *)(ratio + m);
-  ARB_CUDA_CHAIN(c, "embed_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh,
-                 (const float *)nullptr, cexp, ratio, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "embed_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh,
+                  (const float *)nullptr, cexp, ratio, c->nonfinite);
   const int64_t chunks = m * arb_cuda_ceil(w->n, ARB_CHUNK);
-  ARB_CUDA_CHAIN(c, "embed_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
-                 arb_gradient_of(c, r, w, slot, NULL, NULL), chunks, hq, ratio, tq);
+  ARB_CUDA_LAUNCH(c, "embed_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
+                  arb_gradient_of(c, r, w, slot, NULL, NULL), chunks, hq, ratio, tq);
   const size_t shared = (size_t)w->k * (GROUP + 1) * sizeof(int32_t);
   if (shared <= c->shared_block) {
     ARB_TRY(arb_cuda_allow_shared(c, (const void *)embed_dw_kernel, shared, "embed_dw"));
     const dim3 grid((unsigned)arb_cuda_ceil(w->n, GROUP), (unsigned)r->grains);
-    ARB_CUDA_CHAIN(c, "embed_dw", embed_dw_kernel, grid, 512, shared, (int)w->n, (int)w->k, (int)r->rows_per_grain,
-                   (uint32_t)context, back, pad, ids, tq, d);
+    ARB_CUDA_LAUNCH(c, "embed_dw", embed_dw_kernel, grid, 512, shared, (int)w->n, (int)w->k, (int)r->rows_per_grain,
+                    (uint32_t)context, back, pad, ids, tq, d);
     return ARB_OK;
   }
   const int64_t total = m * w->n;
   c->chained = 0;
   ARB_CUDA_TRY(cudaMemsetAsync(d, 0, (size_t)(r->grains * w->n * w->k) * sizeof *d, c->stream), "embed_dw");
-  ARB_CUDA_CHAIN(c, "embed_dw (large)", embed_dw_large_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k,
-                 r->rows_per_grain, total, (uint32_t)context, back, pad, ids, tq, d);
+  ARB_CUDA_LAUNCH(c, "embed_dw (large)", embed_dw_large_kernel, arb_cuda_grid(c, total, 256, 8), 256, 0, (int)w->n, (int)w->k,
+                  r->rows_per_grain, total, (uint32_t)context, back, pad, ids, tq, d);
   return ARB_OK;
 }
 
@@ -139,8 +129,6 @@ typedef struct {
 /* A thread owns 8 consecutive weights of a row; every grain of the batch votes in turn. */
 static __global__ void vote_join_kernel(join_args a) {
   const int64_t per_row = (a.w.k + 7) / 8, total = a.w.n * per_row;
-  arb_next_may_start();
-  arb_previous_done();
   const arb_philox_key key = arb_philox_key_of(a.step->seed, ARB_DRAW_VOTE);
   const float limit = (float)a.vmax;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
@@ -187,7 +175,7 @@ static arb_status vote_join(arb_backend *be, const arb_rows *r, const int32_t *d
   a.cexp = cexp;
   a.vmax = vmax;
   a.step = c->step;
-  ARB_CUDA_CHAIN(c, "vote_join", vote_join_kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 128, 16), 128, 0, a);
+  ARB_CUDA_LAUNCH(c, "vote_join", vote_join_kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 128, 16), 128, 0, a);
   return ARB_OK;
 }
 

@@ -15,9 +15,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4, *square = gain + width * (1 + warp);
-  arb_next_may_start();
   arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  arb_previous_done();
   const uint32_t square_at = arb_shared_at(square);
   /* lanes past the last chunk do it too: the same bytes to the same places */
   const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
@@ -88,9 +86,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4, *product = gain + width * (1 + warp);
-  arb_next_may_start();
   arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  arb_previous_done();
   const uint32_t product_at = arb_shared_at(product);
   /* lanes past the last chunk do it too: the same bytes to the same places */
   const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);

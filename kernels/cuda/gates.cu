@@ -11,8 +11,6 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
-  arb_next_may_start();
-  arb_previous_done();
   arb_gains_shared(e, width, gain);
   for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
@@ -54,8 +52,6 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
-  arb_next_may_start();
-  arb_previous_done();
   arb_gains_shared(e, width, gain);
   for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
@@ -100,8 +96,6 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *gy = gain + pad * (1 + 2 * warp), *xhat = gy + pad;
-  arb_next_may_start();
-  arb_previous_done();
   arb_gains_shared(e, width, gain);
   for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
@@ -153,8 +147,6 @@ static __global__ void __launch_bounds__(128)
                              const float *__restrict__ inv_in, const int8_t *__restrict__ e, const uint16_t *__restrict__ dy,
                              const __grid_constant__ arb_gradient w) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
     const uint16_t *ur = u + row * ldz, *vr = v + row * ldz, *dr = dy + row * width;
@@ -226,8 +218,8 @@ static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t wi
     const warp_shape shape = warp_shape_of(c, m, width, GATE_WARPS(chunks));
     if (shape.threads) {
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_quant"));
-      ARB_CUDA_CHAIN(c, "gate_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, e, q, s,
-                     inv, c->nonfinite);
+      ARB_CUDA_LAUNCH(c, "gate_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, e, q, s,
+                      inv, c->nonfinite);
       return ARB_OK;
     }
   }
@@ -237,8 +229,8 @@ static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t wi
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_quant"));
-  ARB_CUDA_CHAIN(c, "gate_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz, e,
-                 q, s, inv, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "gate_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz, e,
+                  q, s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -258,8 +250,8 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
     const warp_shape shape = warp_shape_of(c, m, width, GLU_WARPS(chunks));
     if (shape.threads) {
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "glu_norm_quant"));
-      ARB_CUDA_CHAIN(c, "glu_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, u, v, ldz, e, q, s,
-                     inv, c->nonfinite);
+      ARB_CUDA_LAUNCH(c, "glu_norm_quant", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, u, v, ldz, e, q, s,
+                      inv, c->nonfinite);
       return ARB_OK;
     }
   }
@@ -269,8 +261,8 @@ static arb_status glu_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "glu_norm_quant"));
-  ARB_CUDA_CHAIN(c, "glu_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, u, v, ldz, e, q,
-                 s, inv, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "glu_norm_quant (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, u, v, ldz, e, q,
+                  s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -291,8 +283,8 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
     const warp_shape shape = warp_shape_of(c, m, width, GATE_WARPS(chunks));
     if (shape.threads) {
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_backward"));
-      ARB_CUDA_CHAIN(c, "gate_norm_backward", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, inv,
-                     e, dy, dh, dzg, lddz);
+      ARB_CUDA_LAUNCH(c, "gate_norm_backward", kernel, shape.grid, shape.threads, shape.shared, m, (int)width, h, zg, ldz, inv,
+                      e, dy, dh, dzg, lddz);
       return ARB_OK;
     }
   }
@@ -302,8 +294,8 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 2, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "gate_norm_backward"));
-  ARB_CUDA_CHAIN(c, "gate_norm_backward (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz,
-                 inv, e, dy, dh, dzg, lddz);
+  ARB_CUDA_LAUNCH(c, "gate_norm_backward (any)", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, h, zg, ldz,
+                  inv, e, dy, dh, dzg, lddz);
   return ARB_OK;
 }
 
@@ -331,13 +323,13 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
       auto kernel = group <= GLU_THREADS ? glu_backward_kernel<GLU_THREADS> : glu_backward_kernel<GLU_MOST_THREADS>;
       const size_t shared = ARB_SIGMOID_BYTES + row * (size_t)(3 + groups);
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
-      ARB_CUDA_CHAIN(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(group * groups), shared, (int)m,
-                     (int)width, group, u, v, ldz, inv, e, dy, to);
+      ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(group * groups), shared,
+                      (int)m, (int)width, group, u, v, ldz, inv, e, dy, to);
       return ARB_OK;
     }
   }
-  ARB_CUDA_CHAIN(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u, v,
-                 ldz, inv, e, dy, to);
+  ARB_CUDA_LAUNCH(c, "glu_norm_backward (any)", glu_norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, u,
+                  v, ldz, inv, e, dy, to);
   return ARB_OK;
 }
 

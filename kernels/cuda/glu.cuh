@@ -15,9 +15,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const char *table = reinterpret_cast<const char *>(shared);
   float *gain = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4, *square = gain + width * (1 + warp);
-  arb_next_may_start();
   arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  arb_previous_done();
   const uint32_t square_at = arb_shared_at(square);
   /* lanes past the last chunk do it too: the same bytes to the same places */
   const int last = min(ARB_CHUNK * (lane + 32 * (G - 1)), width - ARB_CHUNK);
@@ -107,14 +105,12 @@ static __global__ void __launch_bounds__(MOST, 1)
   const int stride = (int)gridDim.x * groups, first = (int)blockIdx.x * groups + group;
   auto meet = [&]() { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(group_threads) : "memory"); };
   const uint32_t product_at = arb_shared_at(product + i);
-  arb_next_may_start();
   arb_sigmoid_fill(reinterpret_cast<char *>(shared));
-  arb_previous_done();
   const uint32_t step = w.step->step;
   const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
   uint4 next_u = {}, next_v = {}, next_d = {};
   float next_inv = 0.0f;
-  const int64_t from = arb_row_down(first, m), on = ARB_ROWS_UP ? stride : -stride;
+  const int64_t from = arb_row_down(first, m), on = -stride;
   inv_in += from, u += from * ldz + i, v += from * ldz + i, dy += from * width + i;
   int8_t *to = w.hq + from * w.n + i;
   float *to_scale = w.sh + from;

@@ -39,11 +39,9 @@ static __global__ void __launch_bounds__(ARB_GRAD_THREADS, RESIDENT)
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const int at = (int)threadIdx.x * ARB_CHUNK;
   const bool mine = at < a.n;
-  arb_next_may_start();
-  arb_previous_done();
   const uint32_t step = a.step->step;
   const arb_philox_key key = arb_philox_key_of(a.step->seed, ARB_DRAW_DX);
-  const int stride = (int)gridDim.x * ROWS, first = (int)blockIdx.x * ROWS, down = ARB_ROWS_UP ? 1 : -1;
+  const int stride = (int)gridDim.x * ROWS, first = (int)blockIdx.x * ROWS;
   const int64_t from = arb_row_down(first, m);
   g_in += from * ldg + at;
   int8_t *out = a.hq + from * a.n + at;
@@ -53,8 +51,8 @@ static __global__ void __launch_bounds__(ARB_GRAD_THREADS, RESIDENT)
   auto load = [&](int turn) {
 #pragma unroll
     for (int k = 0; k < ROWS; k++)
-      if (mine && turn + k < m) raw[k].load(g_in + k * down * ldg);
-    g_in += (int64_t)stride * down * ldg;
+      if (mine && turn + k < m) raw[k].load(g_in - k * ldg);
+    g_in -= (int64_t)stride * ldg;
   };
   load(first);
   if (mine) arb_chunk_gains<true>(a.e, at, a.n, gain);
@@ -78,7 +76,7 @@ static __global__ void __launch_bounds__(ARB_GRAD_THREADS, RESIDENT)
     for (int k = 0; k < ROWS; k++) {
       bits[k] = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[parity][k][lane] : 0u);
       if (!mine || turn + k >= m) continue;
-      if (at == 0) arb_gradient_scale_to(a, scale + k * down, bits[k]);
+      if (at == 0) arb_gradient_scale_to(a, scale - k, bits[k]);
       const float unit = arb_gradient_unit(bits[k]);
       const arb_row_walk p = arb_walk_beside(a, place, k);
       uint2 b = make_uint2(0, 0);
@@ -86,9 +84,9 @@ static __global__ void __launch_bounds__(ARB_GRAD_THREADS, RESIDENT)
         b = arb_round8(
             h[k], unit,
             arb_philox(key, arb_gradient_counter(a, p.position) + threadIdx.x, a.tensor, step, arb_walk_grain(a, p)));
-      *reinterpret_cast<uint2 *>(out + (int64_t)(k * down) * a.n) = b;
+      *reinterpret_cast<uint2 *>(out - (int64_t)k * a.n) = b;
     }
-    out += (int64_t)stride * down * a.n, scale += stride * down;
+    out -= (int64_t)stride * a.n, scale -= stride;
     arb_walk_on(a, place);
   }
 }

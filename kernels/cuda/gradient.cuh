@@ -204,23 +204,12 @@ static __device__ __forceinline__ arb_row_walk arb_walk_from(const arb_gradient 
   return w;
 }
 static __device__ __forceinline__ void arb_walk_on(const arb_gradient &g, arb_row_walk &w) {
-  if (ARB_ROWS_UP) {
-    w.local += w.locals;
-    w.position += w.positions;
-    if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
-    return;
-  }
   w.local -= w.locals;
   if (w.position < w.positions) w.position += g.rows_per_grain, w.local--;
   w.position -= w.positions;
 }
 /* Place of the k-th row after this one, k at most the rows of a grain. */
 static __device__ __forceinline__ arb_row_walk arb_walk_beside(const arb_gradient &g, arb_row_walk w, uint32_t k) {
-  if (ARB_ROWS_UP) {
-    w.position += k;
-    if (w.position >= g.rows_per_grain) w.position -= g.rows_per_grain, w.local++;
-    return w;
-  }
   if (w.position < k) w.position += g.rows_per_grain, w.local--;
   w.position -= k;
   return w;

@@ -8,8 +8,6 @@ static __global__ void __launch_bounds__(ARB_GRAD_THREADS, C == 1 ? 3 : 1)
     grad_quant_kernel(const __grid_constant__ arb_gradient a, const T *__restrict__ g_in, int64_t ldg) {
   __shared__ uint32_t part[2][ARB_GRAD_THREADS / 32]; /* [parity of the row][warp] */
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  arb_next_may_start();
-  arb_previous_done();
   const int64_t row0 = (int64_t)blockIdx.y * a.rows_per_grain;
   const uint32_t step = a.step->step, grain = (uint32_t)(a.first + (int32_t)blockIdx.y * a.stride);
   const arb_philox_key key = arb_philox_key_of(a.step->seed, ARB_DRAW_DX);
@@ -57,8 +55,6 @@ template <typename T>
 static __global__ void __launch_bounds__(128)
     grad_quant_row_kernel(const __grid_constant__ arb_gradient a, int64_t m, const T *__restrict__ g, int64_t ldg) {
   const int warps = (int)blockDim.x >> 5;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t row = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); row < m; row += (int64_t)gridDim.x * warps)
     arb_gradient_row(a, row, [&](int at, float h[ARB_CHUNK]) {
       float gain[ARB_CHUNK];
@@ -76,7 +72,7 @@ static arb_status grad_quant_of(arb_cuda *c, const arb_rows *r, const T *g, int6
   ARB_REQUIRE(m < INT32_MAX / 2 && w->n < INT32_MAX && r->grains <= 65535, ARB_ERR_UNSUPPORTED,
               "a gradient of %lld rows by %lld is more than this backend takes", (long long)m, (long long)w->n);
   if (chunks > 4 * ARB_GRAD_THREADS) {
-    ARB_CUDA_CHAIN(c, "grad_quant (wide)", grad_quant_row_kernel<T>, arb_cuda_grid(c, m, 4, 8), 128, 0, a, m, g, ldg);
+    ARB_CUDA_LAUNCH(c, "grad_quant (wide)", grad_quant_row_kernel<T>, arb_cuda_grid(c, m, 4, 8), 128, 0, a, m, g, ldg);
     return ARB_OK;
   }
   const bool v = arb_gradient_wide(w, a.hq) && ldg % ARB_CHUNK == 0 && arb_cuda_aligned(g, 16);
@@ -87,7 +83,7 @@ static arb_status grad_quant_of(arb_cuda *c, const arb_rows *r, const T *g, int6
     const unsigned threads = (unsigned)(arb_cuda_ceil(chunks, 32) * 32);
     int resident = 0;
     ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, (int)threads, 0), "occupancy");
-    ARB_CUDA_CHAIN(c, "grad_quant", kernel, arb_cuda_grid(c, m, rows, resident), threads, 0, a, (int)m, g, ldg);
+    ARB_CUDA_LAUNCH(c, "grad_quant", kernel, arb_cuda_grid(c, m, rows, resident), threads, 0, a, (int)m, g, ldg);
     return ARB_OK;
   }
   auto kernel = each == 1 ? grad_quant_kernel<1, false, T> : v ? grad_quant_kernel<4, true, T> : grad_quant_kernel<4, false, T>;
@@ -96,7 +92,7 @@ static arb_status grad_quant_of(arb_cuda *c, const arb_rows *r, const T *g, int6
   ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, (int)threads, 0), "occupancy");
   const int64_t blocks = c->multiprocessors * (int64_t)resident / r->grains;
   const dim3 grid((unsigned)(blocks > r->rows_per_grain ? r->rows_per_grain : (blocks > 0 ? blocks : 1)), (unsigned)r->grains);
-  ARB_CUDA_CHAIN(c, "grad_quant", kernel, grid, threads, 0, a, g, ldg);
+  ARB_CUDA_LAUNCH(c, "grad_quant", kernel, grid, threads, 0, a, g, ldg);
   return ARB_OK;
 }
 

@@ -9,10 +9,8 @@ static __global__ void __launch_bounds__(128)
   __shared__ unsigned long long block_loss, block_count;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (n + 3) & ~3;
   float *p = reinterpret_cast<float *>(shared) + pad * warp;
-  arb_next_may_start();
   if (threadIdx.x == 0) block_loss = block_count = 0;
   __syncthreads();
-  arb_previous_done();
   int64_t loss_sum = 0, target_sum = 0;
   for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
@@ -80,8 +78,8 @@ static arb_status xent(arb_backend *be, const arb_rows *r, const uint16_t *logit
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, w->n, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)xent_kernel, shape.shared, "xent"));
-  ARB_CUDA_CHAIN(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)w->n, logits, targets, weight,
-                 arb_gradient_of(c, r, w, 0, hq, sh), loss, count, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "xent", xent_kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)w->n, logits, targets, weight,
+                  arb_gradient_of(c, r, w, 0, hq, sh), loss, count, c->nonfinite);
   return ARB_OK;
 }
 

@@ -12,8 +12,6 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, pad = (width + 3) & ~3;
   float *gain = reinterpret_cast<float *>(shared), *x = gain + pad * (1 + warp);
-  arb_next_may_start();
-  arb_previous_done();
   arb_gains_shared(e, width, gain);
   for (int64_t turn = (int64_t)blockIdx.x * warps + warp; turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
@@ -74,8 +72,6 @@ static __global__ void __launch_bounds__(128)
       if (FORM != ONLY_X) next_y[g] = arb_load_last(reinterpret_cast<const uint2 *>(y + from * width + i));
     }
   };
-  arb_next_may_start();
-  arb_previous_done();
   if (turn < m) load(turn);
   arb_gains_shared(e, width, gain);
   for (; turn < m; turn += stride) {
@@ -153,8 +149,8 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   arb_row_shape shape = {};
   ARB_TRY(arb_cuda_row_shape(c, m, width, 1, &shape));
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shape.shared, "add_norm_quant"));
-  ARB_CUDA_CHAIN(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q,
-                 s, inv, c->nonfinite);
+  ARB_CUDA_LAUNCH(c, "add_norm_quant", kernel, shape.grid, shape.warps * 32, shape.shared, m, (int)width, x_in, y, x_out, e, q,
+                  s, inv, c->nonfinite);
   return ARB_OK;
 }
 
@@ -168,8 +164,6 @@ static __global__ void __launch_bounds__(128)
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   float *gain = reinterpret_cast<float *>(shared), *gain_below = gain + width, *product = gain + width * (2 + warp);
-  arb_next_may_start();
-  arb_previous_done();
   if (BELOW)
     for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) gain_below[i] = arb_pow2_eighths(below.e[i]);
   arb_gains_shared(e, width, gain);
@@ -265,8 +259,6 @@ static __global__ void __launch_bounds__(128)
                          const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, int accumulate, float *g,
                          const __grid_constant__ arb_gradient below) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
@@ -298,8 +290,8 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
   const bool wide = width % ARB_CHUNK == 0 && width <= 1024 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(dy, 16) &&
                     arb_cuda_aligned(g, 16) && (!below || arb_gradient_wide(below, hq));
   if (!wide) {
-    ARB_CUDA_CHAIN(c, "norm_backward (any)", norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, x, inv, e,
-                   dy, accumulate, g, to);
+    ARB_CUDA_LAUNCH(c, "norm_backward (any)", norm_backward_kernel, arb_cuda_grid(c, m, 4, 8), 128, 0, m, (int)width, x, inv, e,
+                    dy, accumulate, g, to);
     return ARB_OK;
   }
   auto kernel =
@@ -312,8 +304,8 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
   ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "norm_backward"));
   int resident = 0;
   ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
-  ARB_CUDA_CHAIN(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
-                 to);
+  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
+                  to);
   return ARB_OK;
 }
 
@@ -322,8 +314,6 @@ static __global__ void __launch_bounds__(128)
     input_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ x, const float *__restrict__ inv_in,
                                const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, uint16_t *__restrict__ g) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
-  arb_next_may_start();
-  arb_previous_done();
   for (int64_t turn = (int64_t)blockIdx.x * warps + (threadIdx.x >> 5); turn < m; turn += (int64_t)gridDim.x * warps) {
     const int64_t row = arb_row_down(turn, m);
     const int64_t at = row * width;
@@ -339,8 +329,8 @@ static arb_status input_norm_backward(arb_backend *be, const arb_rows *r, int64_
                                       const int8_t *e, const uint16_t *dy, uint16_t *g) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  ARB_CUDA_CHAIN(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
-                 inv, e, dy, g);
+  ARB_CUDA_LAUNCH(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
+                  inv, e, dy, g);
   return ARB_OK;
 }
 

@@ -17,8 +17,8 @@ static arb_status mlgru_forward(arb_backend *be, const arb_rows *r, int64_t cont
   const int64_t groups = arb_cuda_ceil(width, pairs ? 64 : 32), blocks = arb_rows_count(r) / context * groups;
   ARB_TRY(check_range(context, width, ldz, 0, blocks));
   auto kernel = pairs ? scan_forward_kernel<2, 4, 4, 4> : scan_forward_kernel<1, 8, 8, 3>;
-  ARB_CUDA_CHAIN(c, "mlgru_forward", kernel, (unsigned)blocks, pairs ? 160 : 288, 0, (int)context, (int)width, (int)groups, zf,
-                 zc, (int)ldz, bias, h);
+  ARB_CUDA_LAUNCH(c, "mlgru_forward", kernel, (unsigned)blocks, pairs ? 160 : 288, 0, (int)context, (int)width, (int)groups, zf,
+                  zc, (int)ldz, bias, h);
   return ARB_OK;
 }
 
@@ -31,8 +31,8 @@ static arb_status mlgru_backward(arb_backend *be, const arb_rows *r, int64_t con
   const int64_t groups = arb_cuda_ceil(width, pairs ? 64 : 32), blocks = arb_rows_count(r) / context * groups;
   ARB_TRY(check_range(context, width, ldz, lddz, blocks));
   auto kernel = pairs ? scan_backward_kernel<2, 4, 2, 5> : scan_backward_kernel<1, 8, 4, 2>;
-  ARB_CUDA_CHAIN(c, "mlgru_backward", kernel, (unsigned)blocks, pairs ? 160 : 288, 0, (int)context, (int)width, (int)groups, zf,
-                 zc, (int)ldz, bias, h, dh, dzf, dzc, (int)lddz);
+  ARB_CUDA_LAUNCH(c, "mlgru_backward", kernel, (unsigned)blocks, pairs ? 160 : 288, 0, (int)context, (int)width, (int)groups,
+                  zf, zc, (int)ldz, bias, h, dh, dzf, dzc, (int)lddz);
   return ARB_OK;
 }
 

@@ -13,8 +13,6 @@ static __global__ void __launch_bounds__(1024)
   __shared__ uint32_t part[32];
   const int64_t row0 = (int64_t)blockIdx.x * rows;
   uint32_t most = 0;
-  arb_next_may_start();
-  arb_previous_done();
   for (int i = (int)threadIdx.x; i < rows; i += (int)blockDim.x) {
     const float weight = s ? sh[row0 + i] * s[row0 + i] : sh[row0 + i];
     most = max(most, arb_bits_of_f32(weight));
@@ -40,8 +38,6 @@ static __global__ void arb_rescale_rows_kernel(const __grid_constant__ arb_gradi
                                                const int8_t *__restrict__ hq, const int32_t *__restrict__ ratio,
                                                int8_t *__restrict__ tq) {
   const uint32_t per_row = (uint32_t)(a.n + 7) / 8;
-  arb_next_may_start();
-  arb_previous_done();
   const arb_philox_key key = arb_philox_key_of(a.step->seed, ARB_DRAW_DW);
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < chunks; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t row = i / per_row;

@@ -44,8 +44,6 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
             channel = ((int)blockIdx.x % groups * 32 + lane) * C;
   const int64_t row0 = (int64_t)sequence * context;
   const bool mine = channel < width; /* C divides the width */
-  arb_next_may_start();
-  arb_previous_done();
   float b[C];
 #pragma unroll
   for (int j = 0; j < C; j++) b[j] = mine ? bias[channel + j] : 0.0f;
@@ -123,8 +121,6 @@ static __global__ void __launch_bounds__((WORKERS + 1) * 32, RESIDENT)
             channel = ((int)blockIdx.x % groups * 32 + lane) * C;
   const int64_t row0 = (int64_t)sequence * context;
   const bool mine = channel < width;
-  arb_next_may_start();
-  arb_previous_done();
   float b[C];
 #pragma unroll
   for (int j = 0; j < C; j++) b[j] = mine ? bias[channel + j] : 0.0f;

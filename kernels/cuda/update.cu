@@ -225,32 +225,20 @@ static __device__ __forceinline__ void codes_block(const update_args &a, unsigne
 
 /* ---- one stack ---- */
 
-static __global__ void clear_range_kernel(arb_update_work work, int members) {
-  arb_next_may_start();
-  arb_previous_done();
-  clear_block(work, 0, members, 0);
-}
+static __global__ void clear_range_kernel(arb_update_work work, int members) { clear_block(work, 0, members, 0); }
 template <bool V>
 static __global__ void __launch_bounds__(128) vote_rows_kernel(const __grid_constant__ arb_stack w, arb_update_work work) {
-  arb_next_may_start();
-  arb_previous_done();
   vote_rows_block<V>(w, work, blockIdx.x);
 }
 template <int V>
 static __global__ void __launch_bounds__(128) vote_columns_kernel(const __grid_constant__ arb_stack w, arb_update_work work) {
-  arb_next_may_start();
-  arb_previous_done();
   vote_columns_block<V>(w, work, blockIdx.x, gridDim.x, blockIdx.y);
 }
 static __global__ void __launch_bounds__(128) statistics_kernel(const __grid_constant__ update_args a, unsigned columns) {
-  arb_next_may_start();
-  arb_previous_done();
   statistics_block(a, blockIdx.x, columns);
 }
 template <bool V>
 static __global__ void __launch_bounds__(256) codes_kernel(const __grid_constant__ update_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   codes_block<V>(a, blockIdx.x, gridDim.x);
 }
 
@@ -264,16 +252,14 @@ static unsigned column_blocks(const arb_stack *w) { return (unsigned)arb_cuda_ce
 static arb_status vote_rows(arb_backend *be, const arb_stack *w, const arb_update_work *work) {
   arb_cuda *c = arb_cuda_of(be);
   ARB_TRY(arb_cuda_join_side(c));
-  ARB_CUDA_CHAIN(c, "vote_rows (clear)", clear_range_kernel, 1, 32, 0, *work, w->members);
+  ARB_CUDA_LAUNCH(c, "vote_rows (clear)", clear_range_kernel, 1, 32, 0, *work, w->members);
   if (w->n == 0) return ARB_OK;
   auto kernel = wide_rows(w) ? vote_rows_kernel<true> : vote_rows_kernel<false>;
-  ARB_CUDA_CHAIN(c, "vote_rows", kernel, (unsigned)arb_cuda_ceil(w->n, 4), 128, 0, *w, *work);
+  ARB_CUDA_LAUNCH(c, "vote_rows", kernel, (unsigned)arb_cuda_ceil(w->n, 4), 128, 0, *w, *work);
   return ARB_OK;
 }
 
 static __global__ void clear_sums_kernel(arb_update_work work, int64_t columns, int members) {
-  arb_next_may_start();
-  arb_previous_done();
   const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (i < columns) work.csum[i] = 0;
   if (i < members) work.msum[i] = 0;
@@ -283,13 +269,13 @@ static arb_status vote_columns(arb_backend *be, const arb_stack *w, const arb_up
   arb_cuda *c = arb_cuda_of(be);
   ARB_TRY(arb_cuda_join_side(c));
   const int64_t columns = w->members * w->k;
-  ARB_CUDA_CHAIN(c, "vote_columns (clear)", clear_sums_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work, columns,
-                 w->members);
+  ARB_CUDA_LAUNCH(c, "vote_columns (clear)", clear_sums_kernel, (unsigned)arb_cuda_ceil(columns, 256), 256, 0, *work, columns,
+                  w->members);
   if (w->n == 0) return ARB_OK;
   auto kernel = wide_columns(w) ? vote_columns_kernel<4> : vote_columns_kernel<1>;
   const dim3 grid(column_blocks(w), (unsigned)arb_cuda_ceil(w->n, STRIP));
   ARB_REQUIRE(grid.y <= 65535, ARB_ERR_UNSUPPORTED, "a stack of %lld rows is more than this backend takes", (long long)w->n);
-  ARB_CUDA_CHAIN(c, "vote_columns", kernel, grid, 128, 0, *w, *work);
+  ARB_CUDA_LAUNCH(c, "vote_columns", kernel, grid, 128, 0, *w, *work);
   return ARB_OK;
 }
 
@@ -314,9 +300,9 @@ static arb_status update(arb_backend *be, const arb_stack *w, const arb_update_w
   a.nonfinite = c->nonfinite;
   const unsigned blocks = (unsigned)arb_cuda_ceil(w->k, 128);
   const unsigned grid = blocks * (unsigned)w->members + (unsigned)arb_cuda_ceil(w->n, 128);
-  ARB_CUDA_CHAIN(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks); /* C and M without a row too */
+  ARB_CUDA_LAUNCH(c, "update (statistics)", statistics_kernel, grid, 128, 0, a, blocks); /* C and M without a row too */
   auto kernel = wide_codes(w) ? codes_kernel<true> : codes_kernel<false>;
-  ARB_CUDA_CHAIN(c, "update (codes)", kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 256, 8), 256, 0, a);
+  ARB_CUDA_LAUNCH(c, "update (codes)", kernel, arb_cuda_grid(c, w->n * arb_cuda_ceil(w->k, 8), 256, 8), 256, 0, a);
   return ARB_OK;
 }
 
@@ -341,15 +327,11 @@ static __device__ __forceinline__ const update_args &mine(const many_args &a, un
 }
 
 static __global__ void __launch_bounds__(256) clear_many_kernel(const __grid_constant__ many_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   unsigned block, blocks;
   const update_args &u = mine(a, &block, &blocks);
   clear_block(u.work, u.w.members * u.w.k, u.w.members, block);
 }
 static __global__ void __launch_bounds__(128) vote_rows_many_kernel(const __grid_constant__ many_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   unsigned block, blocks;
   const update_args &u = mine(a, &block, &blocks);
   if (u.w.k % 16 == 0 && (uintptr_t)u.w.votes % 16 == 0)
@@ -358,8 +340,6 @@ static __global__ void __launch_bounds__(128) vote_rows_many_kernel(const __grid
     vote_rows_block<false>(u.w, u.work, block);
 }
 static __global__ void __launch_bounds__(128) vote_columns_many_kernel(const __grid_constant__ many_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   unsigned block, blocks;
   const update_args &u = mine(a, &block, &blocks);
   const unsigned strips = (unsigned)((u.w.n + STRIP - 1) / STRIP), width = blocks / strips;
@@ -369,15 +349,11 @@ static __global__ void __launch_bounds__(128) vote_columns_many_kernel(const __g
     vote_columns_block<1>(u.w, u.work, block % width, width, block / width);
 }
 static __global__ void __launch_bounds__(128) statistics_many_kernel(const __grid_constant__ many_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   unsigned block, blocks;
   const update_args &u = mine(a, &block, &blocks);
   statistics_block(u, block, (unsigned)((u.w.k + 127) / 128));
 }
 static __global__ void __launch_bounds__(256) codes_many_kernel(const __grid_constant__ many_args a) {
-  arb_next_may_start();
-  arb_previous_done();
   unsigned block, blocks;
   const update_args &u = mine(a, &block, &blocks);
   if (u.w.k % 8 == 0 && (uintptr_t)u.w.votes % 8 == 0 && (uintptr_t)u.w.code % 8 == 0)
@@ -412,7 +388,7 @@ static arb_status run_many(arb_cuda *c, many_args *a, enum phase p, const char *
   }
   a->first[a->count] = (unsigned)blocks;
   ARB_REQUIRE(blocks < INT32_MAX, ARB_ERR_UNSUPPORTED, "stacks of more rows than this backend takes");
-  ARB_CUDA_CHAIN(c, name, kernel, (unsigned)blocks, threads, 0, *a);
+  ARB_CUDA_LAUNCH(c, name, kernel, (unsigned)blocks, threads, 0, *a);
   return ARB_OK;
 }
 
