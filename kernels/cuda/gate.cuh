@@ -54,24 +54,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
       for (int j = 0; j < ARB_CHUNK; j++) a[c][j] = ((a[c][j] * inv) * w[j]) * sg[j];
       most = arb_max_abs(most, arb_chunk_most(a[c]));
     }
-    const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
-    const float top = arb_f32_of_bits(bits);
-    const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
-    const float unit = zero ? 0.0f : arb_divf(127.0f, top);
-    if (lane == 0) {
-      inv_out[row] = inv;
-      s[row] = zero ? 0.0f : arb_divf(top, 127.0f);
-      if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
-    }
-    int8_t *to = q + row * width;
-#pragma unroll
-    for (int c = 0; c < G; c++) {
-      const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
-      uint32_t b[ARB_CHUNK];
-#pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(a[c][j] * unit); /* at most 127 (1 + 2^-22): no clamp */
-      *reinterpret_cast<uint2 *>(to + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
-    }
+    if (lane == 0) inv_out[row] = inv;
+    arb_quantise_chunks<G>(a, most, lane, last, q + row * width, s + row, nonfinite);
     __syncwarp();
   }
 }

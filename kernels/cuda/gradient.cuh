@@ -191,6 +191,29 @@ static __device__ __forceinline__ arb_row_place arb_place_of(const arb_gradient 
   return p;
 }
 
+/* (q, s) of a row that a warp holds in G chunks a lane, lane's chunk c at 8 (lane + 32 c), the last one at `last`; most: the
+ * largest magnitude of the lane's elements. */
+template <int G>
+static __device__ __forceinline__ void arb_quantise_chunks(const float (&a)[G][ARB_CHUNK], float most, int lane, int last,
+                                                           int8_t *q, float *s, int *nonfinite) {
+  const uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(most));
+  const float top = arb_f32_of_bits(bits);
+  const bool zero = bits >= ARB_F32_INF_BITS || top < ARB_TINY;
+  const float unit = zero ? 0.0f : arb_divf(127.0f, top);
+  if (lane == 0) {
+    *s = zero ? 0.0f : arb_divf(top, 127.0f);
+    if (bits >= ARB_F32_INF_BITS) *nonfinite = 1;
+  }
+#pragma unroll
+  for (int c = 0; c < G; c++) {
+    const int i = c < G - 1 ? ARB_CHUNK * (lane + 32 * c) : last;
+    uint32_t b[ARB_CHUNK];
+#pragma unroll
+    for (int j = 0; j < ARB_CHUNK; j++) b[j] = arb_round_byte(a[c][j] * unit); /* at most 127 (1 + 2^-22): no clamp */
+    *reinterpret_cast<uint2 *>(q + i) = zero ? make_uint2(0, 0) : make_uint2(arb_pack4(b), arb_pack4(b + 4));
+  }
+}
+
 /* Place of a row in a walk downwards over every stride-th: the divisions are done once. */
 typedef struct {
   uint32_t local, position, locals, positions; /* grain here and position in it; the stride in grains and positions */

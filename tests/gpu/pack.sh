@@ -19,7 +19,7 @@ cp "$root"/tests/gpu/*.sh "$root"/tests/mpirun.sh "$out/tests/gpu/"
 mkdir -p "$out/tests/train" "$out/tests/sidecar"
 cp "$root"/tests/check.sh "$root"/tests/mpirun.sh "$out/tests/"
 cp "$root"/tests/train/golden.sh "$out/tests/train/"
-cp "$root"/tests/sidecar/{cuda_peer,vae_peer}.py "$out/tests/sidecar/"
+cp "$root"/tests/sidecar/{cuda_peer,vae_peer,synthetic}.py "$out/tests/sidecar/"
 cp -r "$root"/tests/golden "$out/tests/"
 cp -r "$root"/configs/. "$out/configs/"
 if [ -n "$data" ]; then cp -r "$data" "$out/data"; fi

@@ -58,7 +58,7 @@ function start() {
   sub(/^\.\//, "", file)
   folder = folder_of(file)
   in_comment = 0
-  directives = 0
+  directives = kernels = waits = early = 0
   guard = "ARB_" toupper(file)
   gsub(/[^A-Z0-9]/, "_", guard)
   product = file !~ /^(tests|tools\/ulp)\//
@@ -67,6 +67,8 @@ function start() {
 function end_of_file() {
   if (file == "") return
   if (lines > 600) complain(lines, "too long", lines " lines, at most 600")
+  # Which kernels start early is seen in one file where they are made and launched in the same one.
+  if (early && waits < kernels) complain(early, "early launch", kernels " kernels, of which " waits " call arb_previous_done")
   if (file ~ /\.(h|cuh)$/ && directives < 2) complain(1, "include guard", "missing, expected " guard)
 }
 function check_quoted(to,   at) {
@@ -107,6 +109,9 @@ code ~ /^[ \t]*#[ \t]*include/ {
   }
   next
 }
+code ~ /__global__/ { kernels++ }
+code ~ /arb_previous_done\(\)/ { waits++ }
+code ~ /ARB_CUDA_CHAIN\(/ { early = FNR }
 product {
   rest = code
   while (match(rest, /[A-Za-z_][A-Za-z0-9_]*[ \t]*\(/)) {

@@ -64,6 +64,8 @@ plant src/base/x.h "include guard" '#ifndef X_H' '#define ARB_SRC_BASE_X_H' '#en
 plant src/base/x.h "include guard" '#ifndef ARB_SRC_BASE_X_H' '#define ARB_SRC_BASE_Y_H' '#endif'
 plant kernels/cuda/x.cuh "include guard" 'int x;'
 plant kernels/cuda/x.cuh "" '/* A comment first. */' '#ifndef ARB_KERNELS_CUDA_X_CUH' '#define ARB_KERNELS_CUDA_X_CUH' '#endif'
+plant kernels/cuda/x.cu "early launch" '__global__ void f() {}' 'void g() {' '  ARB_CUDA_CHAIN(c, "f", f, 1, 1, 0);' '}'
+plant kernels/cuda/x.cu "" '__global__ void f() {' '  arb_previous_done();' '}' 'void g() { ARB_CUDA_CHAIN(c, "f", f, 1, 1, 0); }'
 plant src/base/x.c "too long" "$(seq -f '// %g' 601)"
 plant src/base/x.c "" "$(seq -f '// %g' 600)"
 

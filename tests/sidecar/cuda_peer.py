@@ -10,6 +10,7 @@ a CUDA graph.
 import re, statistics, subprocess, sys, time
 import numpy, torch
 import torch.nn.functional as F
+from synthetic import draws
 
 arbdist = [a for a in sys.argv[1:] if a != "--cuda"][0]
 if not torch.cuda.is_available():
@@ -18,17 +19,6 @@ if not torch.cuda.is_available():
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 torch.set_grad_enabled(False)
 weights = {}
-
-
-def draws(name, n):
-    h = 0xCBF29CE484222325
-    for b in name.encode():
-        h = ((h ^ b) * 0x100000001B3) % 2**64
-    u = numpy.uint64
-    x = u(h) + numpy.arange(1, n + 1, dtype=u) * u(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> u(30))) * u(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> u(27))) * u(0x94D049BB133111EB)
-    return ((x ^ (x >> u(31))) >> u(40)).astype(numpy.float64) / 2**23 - 1
 
 
 def tensor(name, *shape):

@@ -11,6 +11,7 @@ compare seconds of CPU with one thread: waiting costs none.
 import json, re, statistics, struct, subprocess, sys, tempfile, time
 import numpy, torch
 import torch.nn.functional as F
+from synthetic import draws
 
 cuda = "--cuda" in sys.argv
 plain = [a for a in sys.argv[1:] if a != "--cuda"]
@@ -25,17 +26,6 @@ else:
 torch.set_num_threads(threads)
 torch.set_grad_enabled(False)
 weights, leave_out_zeros = {}, False
-
-
-def draws(name, n):
-    h = 0xCBF29CE484222325
-    for b in name.encode():
-        h = ((h ^ b) * 0x100000001B3) % 2**64
-    u = numpy.uint64
-    x = u(h) + numpy.arange(1, n + 1, dtype=u) * u(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> u(30))) * u(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> u(27))) * u(0x94D049BB133111EB)
-    return ((x ^ (x >> u(31))) >> u(40)).astype(numpy.float64) / 2**23 - 1
 
 
 def tensor(name, *shape):
