@@ -34,6 +34,8 @@ contains "encode a folder: the latent" "$(cat "$log")" '^wan-2.1-vae, weights [0
 ask "decode into a folder in use" 2 sidecar decode again.safetensors --out frames "${vae[@]}"
 contains "decode into a folder in use: why not" "$(cat "$log")" '--out frames: expected a new or an empty folder'
 same "decode into a folder in use: nothing is lost" 5 "$(ls frames | wc -l)"
+ask "decode what was encoded" 0 sidecar decode again.safetensors --out second "${vae[@]}"
+same "decode what was encoded: five frames" 5 "$(ls second | wc -l)"
 
 latent 1 1 1 >one.safetensors
 ask "decode a still" 0 sidecar decode one.safetensors --out still.png "${vae[@]}"
