@@ -15,6 +15,7 @@
 
 #include "kernels/common/mix128.h"
 #include "kernels/common/philox.h"
+#include "kernels/common/votes.h"
 #include "kernels/dense/device.h"
 #include "src/base/status.h"
 
@@ -53,7 +54,8 @@ typedef struct {
   int32_t *r;                     /* [n] log2 mean square of rows, Q15.16 */
   int32_t *c;                     /* [members][k] the same of columns */
   int32_t *m;                     /* [members] the same of whole matrices */
-  int8_t *votes;                  /* [n][k] this step's summed votes */
+  int8_t *votes;                  /* [n][k] this step's summed votes, perhaps with gaps: */
+  arb_vote_groups groups;         /* linear_dw_vote and vote_join heed them; other slots want rows that are together */
   int64_t first;                  /* a slice: its row 0 is this row of the whole stack */
   int64_t whole[ARB_MAX_MEMBERS]; /* a slice: rows of the whole members; 0: the rows here are all */
 } arb_stack;

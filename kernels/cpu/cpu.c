@@ -65,7 +65,8 @@ static arb_status product_dw(arb_backend *be, const arb_host_dw *d) {
                             .vmax = d->vmax,
                             .cexp = d->cexp,
                             .p = w->p,
-                            .votes = w->votes};
+                            .votes = w->votes,
+                            .groups = w->groups};
   c->gemm->dw(c->pool, d->rows, w->k, w->n, d->tq, d->q, NULL, &v, work);
   return ARB_OK;
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "kernels/common/philox.h"
+#include "kernels/common/votes.h"
 #include "kernels/cpu/draws.h"
 #include "kernels/cpu/pool.h"
 
@@ -29,6 +30,7 @@ typedef struct {
   int32_t cexp;
   const int8_t *p; /* [n] */
   int8_t *votes;   /* [n][k] */
+  arb_vote_groups groups;
 } arb_gemm_votes;
 
 typedef struct {

@@ -185,7 +185,8 @@ static void finish_row(const gradient *g, int64_t row, int64_t k0, int64_t count
   const int64_t n = g->n0 + row;
   uint16_t draws[DW_COLUMNS];
   g->level->draws(v->key, v->tensor, v->step, v->grain, n * arb_pad8(g->k) + k0, count, draws);
-  g->level->votes(sums, count, arb_vote_scale(v->cexp - v->p[n]), (float)v->vmax, draws, v->votes + n * g->k + k0);
+  g->level->votes(sums, count, arb_vote_scale(v->cexp - v->p[n]), (float)v->vmax, draws,
+                  v->votes + arb_votes_at(v->groups, n, g->k) + k0);
 }
 
 static void dw_task(void *arg, int task, int worker) {

@@ -134,7 +134,7 @@ static __global__ void vote_join_kernel(join_args a) {
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t row = i / per_row, k0 = (i - row * per_row) * 8;
     const int count = a.w.k - k0 < 8 ? (int)(a.w.k - k0) : 8;
-    int8_t *votes = a.w.votes + row * a.w.k + k0;
+    int8_t *votes = a.w.votes + arb_votes_at(a.w.groups, row, a.w.k) + k0;
     for (int32_t g = 0; g < a.grains; g++) {
       int cmax = ARB_NO_SCALE;
       for (int u = 0; u < a.w.uses; u++) {

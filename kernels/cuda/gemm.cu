@@ -397,7 +397,8 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
   arb_vote_args v = {};
   v.n = d->n, v.k = d->k, v.rows_per_grain = d->rows_per_grain;
   v.grains = d->grains, v.first = d->first, v.stride = d->stride;
-  v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.vmax = (float)d->vmax, v.tensor = d->tensor;
+  v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.groups = d->groups, v.vmax = (float)d->vmax,
+  v.tensor = d->tensor;
   if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, early != 0);
   arb_mma::args g = {};
   g.a = {reinterpret_cast<const uint8_t *>(w.tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)w.turned, w.turned * up(d->n, 16)};

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/common/votes.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -58,7 +60,8 @@ typedef struct {
   int32_t vmax;     /* 1 .. 127 */
   uint32_t tensor;
   const arb_cuda_step *step;
-  int8_t *votes;  /* [n][k] */
+  int8_t *votes; /* [n][k] */
+  arb_vote_groups groups;
   int *nonfinite; /* set when a weight overflows */
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);

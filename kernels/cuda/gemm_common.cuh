@@ -16,6 +16,7 @@ struct arb_vote_args {
   const int8_t *p;
   const arb_cuda_step *step;
   int8_t *votes;
+  arb_vote_groups groups;
   float vmax;
   uint32_t tensor;
 };

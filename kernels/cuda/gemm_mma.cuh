@@ -128,6 +128,7 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
         const int32_t row = row0 + wr + 16 * i + 8 * h + quad;
         if (row >= g.a.rows) continue;
         const float scale = FORM == DW ? arb_row_vote_scale(g.v, grain, row) : g.scale[row];
+        const int64_t from = FORM == DW ? arb_votes_at(g.v.groups, row, g.b.rows) : (int64_t)row * g.b.rows;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           const int32_t col = col0 + wc + 8 * j + 2 * t;
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(THREADS) kernel(const args g) {
 #pragma unroll
           for (int c = 0; c < 2; c++) {
             if (col + c >= g.b.rows) continue;
-            const int64_t at = (int64_t)row * g.b.rows + col + c;
+            const int64_t at = from + col + c;
             const int32_t sum = acc[i][j][2 * h + c];
             if (FORM == FORWARD)
               static_cast<uint16_t *>(g.out)[at] = arb_bf16_of_f32(((float)sum * scale) * arb_pow2_eighths(g.e[col + c]));

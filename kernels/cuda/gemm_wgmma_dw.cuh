@@ -45,20 +45,20 @@ template <int BN>
 __device__ __forceinline__ void add_tile(const arb_vote_args &v, int32_t row, int32_t col0, int id,
                                          const uint32_t (&votes)[BN / 16][2]) {
   const int32_t n = (int32_t)v.n, k = (int32_t)v.k, first = col0 + 4 * (id % 4);
-  int8_t *at = v.votes + (int64_t)row * k + first;
-  if ((k & 3) == 0 && ((uintptr_t)v.votes & 3) == 0) {
+  int8_t *const at[2] = {v.votes + arb_votes_at(v.groups, row, k) + first,
+                         v.votes + arb_votes_at(v.groups, row + 1, k) + first};
+  if ((k & 3) == 0 && ((uintptr_t)v.votes & 3) == 0 && (v.groups.stride & 3) == 0) {
     uint32_t old[BN / 16][2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
       for (int i = 0; i < BN / 16; i++)
-        if (row + h < n && first + 16 * i < k) old[i][h] = *reinterpret_cast<const uint32_t *>(at + h * k + 16 * i);
+        if (row + h < n && first + 16 * i < k) old[i][h] = *reinterpret_cast<const uint32_t *>(at[h] + 16 * i);
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
       for (int i = 0; i < BN / 16; i++)
-        if (row + h < n && first + 16 * i < k)
-          *reinterpret_cast<uint32_t *>(at + h * k + 16 * i) = __vadd4(old[i][h], votes[i][h]);
+        if (row + h < n && first + 16 * i < k) *reinterpret_cast<uint32_t *>(at[h] + 16 * i) = __vadd4(old[i][h], votes[i][h]);
     return;
   }
 #pragma unroll
@@ -68,7 +68,7 @@ __device__ __forceinline__ void add_tile(const arb_vote_args &v, int32_t row, in
 #pragma unroll
       for (int j = 0; j < 4; j++)
         if (row + h < n && first + 16 * i + j < k) {
-          int8_t *one = at + h * k + 16 * i + j;
+          int8_t *one = at[h] + 16 * i + j;
           *one = (int8_t)(*one + (int8_t)(votes[i][h] >> (8 * j)));
         }
 }

@@ -57,7 +57,7 @@ static __global__ void plain_dw_kernel(int64_t rows, const int8_t *tq, const int
   const int64_t element = n * arb_pad8(w.k) + k;
   const arb_philox_block b =
       arb_philox(arb_philox_key_of(step->seed, ARB_DRAW_VOTE), (uint32_t)(element / 8), w.id, step->step, grain);
-  int8_t *vote = w.votes + n * w.k + k;
+  int8_t *vote = w.votes + arb_votes_at(w.groups, n, w.k) + k;
   *vote = (int8_t)(*vote + (int32_t)arb_stochastic_round(arb_clamp(x, (float)vmax), arb_philox_half(&b, (int)(element & 7))));
 }
 
@@ -149,6 +149,7 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   d.tensor = w->id;
   d.step = c->step;
   d.votes = w->votes;
+  d.groups = w->groups;
   d.nonfinite = c->nonfinite;
   void *work;
   ARB_TRY(arb_cuda_side_work(c, arb_cuda_dw_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), &work));

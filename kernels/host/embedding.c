@@ -123,7 +123,7 @@ static void join_task(void *arg, int64_t begin, int64_t end, int worker) {
       }
       const uint32_t grain = (uint32_t)(a->env.rows.first + g * a->env.rows.stride);
       a->env.draws(key, w->id, a->env.step, grain, row * arb_pad8(w->k), w->k, tmp->draws);
-      a->host->rows->vote_row(x, w->k, a->vmax, tmp->draws, w->votes + row * w->k);
+      a->host->rows->vote_row(x, w->k, a->vmax, tmp->draws, w->votes + arb_votes_at(w->groups, row, w->k));
     }
   }
 }

@@ -51,8 +51,14 @@ static void add(arb_slot_call *c, const char *owner, const char *member, void **
                 int64_t rows, int64_t columns, int64_t ld, int written) {
   if (!real || rows <= 0 || columns <= 0 || c->count == ARB_SLOT_ARRAYS) return;
   arb_slot_array *a = &c->array[c->count++];
-  *a = (arb_slot_array){
-      .real = real, .target = target, .type = type, .rows = rows, .columns = columns, .ld = ld, .written = written};
+  *a = (arb_slot_array){.real = real,
+                        .target = target,
+                        .type = type,
+                        .rows = rows,
+                        .columns = columns,
+                        .ld = ld,
+                        .wrap = columns,
+                        .written = written};
   snprintf(a->name, sizeof a->name, "%s%s%s", owner, member[0] ? "->" : "", member);
 }
 
@@ -86,6 +92,11 @@ static void add_stack(arb_slot_call *c, const arb_slot_arg *a, const arb_stack *
                         {VOTES, "votes", (void **)&copy->votes, ARB_I8, w->n, w->k}};
   if (!c->stack) c->stack = w;
   add_parts(c, a, parts, (int)(sizeof parts / sizeof parts[0]));
+  arb_slot_array *last = c->count ? &c->array[c->count - 1] : NULL;
+  if (w->groups.rows == 0 || !last || last->target != (void **)&copy->votes) return;
+  last->rows = (w->n + w->groups.rows - 1) / w->groups.rows;
+  last->columns = w->groups.rows * w->k;
+  last->ld = w->groups.stride;
 }
 
 static void add_work(arb_slot_call *c, const arb_slot_arg *a, const arb_update_work *work, arb_update_work *copy) {
@@ -191,6 +202,8 @@ static const char *name_of(const struct arb_lockstep *d, uint32_t id) {
 static void place(const arb_backend *be, const arb_slot_call *c, const arb_slot_array *a, int64_t row, int64_t column,
                   char *text, size_t size) {
   const struct arb_lockstep *d = of(be);
+  row = row * (a->columns / a->wrap) + column / a->wrap;
+  column %= a->wrap;
   size_t used = (size_t)snprintf(text, size, "step %u, rank %d, %s: %s", (unsigned)be->step, d->o.rank,
                                  be->where ? be->where : "outside modules", c->slot);
   if (c->stack && used < size) used += (size_t)snprintf(text + used, size - used, " of %s", name_of(d, c->stack->id));
@@ -206,7 +219,7 @@ static void place(const arb_backend *be, const arb_slot_call *c, const arb_slot_
     }
     if (used < size) used += (size_t)snprintf(text + used, size - used, ")");
   }
-  if (a->columns > 1 && used < size) snprintf(text + used, size - used, ", column %lld", (long long)column);
+  if (a->wrap > 1 && used < size) snprintf(text + used, size - used, ", column %lld", (long long)column);
 }
 
 static float float_of(arb_dtype type, const unsigned char *at) {

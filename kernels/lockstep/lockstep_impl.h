@@ -30,6 +30,7 @@ typedef struct {
   void **target; /* the pointer to redirect to the copy: an argument, or a member of a copied stack or work */
   arb_dtype type;
   int64_t rows, columns, ld;
+  int64_t wrap; /* columns of a row in reports: a row here may be several of them */
   int written;
 } arb_slot_array;
 

@@ -74,7 +74,7 @@ static arb_status product_dw(arb_backend *be, const arb_host_dw *d) {
     const float scale = arb_vote_scale(d->cexp - w->p[n]);
     for (int64_t k = 0; k < w->k; k++) tmp->a[k] = (float)dot(tq + n * d->rows, q + k * d->rows, d->rows) * scale;
     host->draws(key, w->id, be->step, d->grain, n * arb_pad8(w->k), w->k, tmp->draws);
-    host->rows->vote_row(tmp->a, w->k, d->vmax, tmp->draws, w->votes + n * w->k);
+    host->rows->vote_row(tmp->a, w->k, d->vmax, tmp->draws, w->votes + arb_votes_at(w->groups, n, w->k));
   }
   return ARB_OK;
 }

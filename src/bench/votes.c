@@ -20,10 +20,7 @@ static int by_value(const void *a, const void *b) {
 /* Bytes that one exchange hands to the transport; what the plan calls votes. */
 static int64_t vote_bytes(const arb_trainer *t) {
   const arb_state *s = &t->model->state;
-  int64_t sum = 0;
-  if (!s->shard.ranks) return (int64_t)s->votes.peak;
-  for (int i = 0; i < s->tensor_count; i++) sum += s->shard.ranks * s->tensors[i]->most * s->tensors[i]->w.k;
-  return sum;
+  return s->shard.ranks ? s->shard.ranks * s->shard.votes : (int64_t)s->votes.peak;
 }
 
 static arb_status own_calls(arb_trainer *t, int64_t bytes) {
@@ -94,11 +91,11 @@ static arb_status all_ways(arb_trainer *t, int pairs, series *s, FILE *out) {
             t->comm->size, sharded ? "sharded" : "replicated", (long long)vote_bytes(t), t->model->state.tensor_count, pairs);
   const int overlap = t->overlap;
   arb_trainer_overlap(t, 0);
-  snprintf(name, sizeof name, sharded ? "a call a tensor, one batch" : "one call");
+  snprintf(name, sizeof name, sharded ? "a call a bucket, one batch" : "one call");
   ARB_TRY(measure(t, name, pairs, s, out));
   arb_trainer_overlap(t, 1);
   if (t->overlap) {
-    snprintf(name, sizeof name, "%d buckets (dist.overlap)", t->bucket_count);
+    snprintf(name, sizeof name, "%d buckets (dist.overlap)", t->model->bucket_count);
     ARB_TRY(measure(t, name, pairs, s, out));
   }
   arb_trainer_overlap(t, overlap);

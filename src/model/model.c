@@ -57,6 +57,32 @@ static arb_status countable(const arb_model *m, const arb_tensor *t) {
   return ARB_OK;
 }
 
+static int64_t weights_of(const arb_model *m, int module) {
+  int64_t sum = 0;
+  for (int i = m->first_tensor[module]; i < m->first_tensor[module + 1]; i++)
+    sum += m->state.tensors[i]->w.n * m->state.tensors[i]->w.k;
+  return sum;
+}
+
+/* The backward pass goes from the last module to the first. Votes of a bucket travel while it completes the next, and only the
+ * last bucket is waited for, hence each is half of what the ones before it left. */
+static void plan_buckets(arb_model *m) {
+  int64_t left = arb_state_weights(&m->state);
+  for (int module = m->module_count; module > 0;) {
+    arb_bucket *b = &m->buckets[m->bucket_count++];
+    const int last = m->bucket_count == ARB_MODEL_BUCKETS;
+    int64_t sum = 0;
+    b->past_module = module;
+    do sum += weights_of(m, --module);
+    while (module > 0 && (last || 2 * sum < left));
+    left -= sum;
+    b->first_module = module;
+    b->first_tensor = m->first_tensor[b->first_module];
+    b->past_tensor = m->first_tensor[b->past_module];
+    for (int i = b->first_tensor; i < b->past_tensor; i++) m->state.tensors[i]->bucket = m->bucket_count;
+  }
+}
+
 static arb_status build(arb_model *m) {
   const arb_model_spec *c = &m->spec;
   char name[ARB_NAME_CHARS];
@@ -84,6 +110,7 @@ static arb_status build(arb_model *m) {
     m->first_tensor[i + 1] = m->state.tensor_count;
   }
   for (int i = 0; i < m->state.tensor_count; i++) ARB_TRY(countable(m, m->state.tensors[i]));
+  plan_buckets(m);
   if (c->ranks) arb_state_shard(&m->state, c->rank, c->ranks);
   m->fused.done = calloc((size_t)m->state.tensor_count, sizeof *m->fused.done);
   ARB_REQUIRE(m->fused.done, ARB_ERR_NOMEM, "out of host memory");

@@ -30,6 +30,13 @@ typedef struct {
   const uint8_t *present; /* [sequences]; NULL: none is. Where it is 0, s must be 0 throughout */
 } arb_model_features;
 
+#define ARB_MODEL_BUCKETS 4 /* parts of a backward pass, each of which completes a bucket of votes */
+
+/* Votes that are complete when the backward pass has come through some neighbouring modules: first .. past - 1. */
+typedef struct {
+  int first_module, past_module, first_tensor, past_tensor;
+} arb_bucket;
+
 typedef struct {
   arb_model_spec spec;
   arb_backend *be; /* borrowed */
@@ -38,6 +45,8 @@ typedef struct {
   arb_module **modules;
   int module_count;
   int *first_tensor; /* [module_count + 1] module i declared tensors first_tensor[i] .. first_tensor[i + 1] - 1 */
+  arb_bucket buckets[ARB_MODEL_BUCKETS]; /* as the backward pass completes them */
+  int bucket_count;
   arb_arena activations, work, constants, update;
   void *activation_memory, *work_memory, *constant_memory, *update_memory;
   size_t kernel_work, kernel_scratch; /* bytes that the backend's slots need inside: work memory, rows of scratch */

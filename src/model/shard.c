@@ -23,13 +23,29 @@ void arb_state_shard(arb_state *s, int rank, int ranks) {
 /* NULL while measuring. */
 static int8_t *past(int8_t *base, int64_t offset) { return base ? base + offset : NULL; }
 
-/* A matrix's votes are dead once they are reduced: this rank's sums take the place of its own rows' votes, so that the
- * reductions of all matrices are independent of each other. */
-static void carve_votes(arb_state *s, arb_tensor *t) {
-  const int64_t own = t->most * t->w.k; /* rows past n stay zero */
-  arb_arena_owner(&s->votes, t->name);
-  t->w.votes = arb_arena_take(&s->votes, ARB_I8, s->shard.ranks * own);
-  t->own.votes = past(t->w.votes, s->shard.rank * own);
+/* Bytes of a rank's votes of a tensor: rows past the last one, and what fills up to whole words of any kernel, stay zero. */
+static int64_t own_votes(const arb_tensor *t) { return (t->most * t->w.k + 15) / 16 * 16; }
+
+/* Votes are dead once they are reduced: this rank's sums take the place of its own rows' votes, so that the reductions of all
+ * buckets are independent of each other. */
+static void carve_votes(arb_state *s) {
+  arb_shard *h = &s->shard;
+  h->votes = 0;
+  for (int first = 0, end; first < s->tensor_count; first = end) {
+    int64_t own = 0, at = 0;
+    for (end = first; end < s->tensor_count && s->tensors[end]->bucket == s->tensors[first]->bucket; end++)
+      own += own_votes(s->tensors[end]);
+    arb_arena_owner(&s->votes, s->tensors[first]->name);
+    int8_t *const votes = arb_arena_take(&s->votes, ARB_I8, h->ranks * own);
+    h->votes += own;
+    for (int i = first; i < end; i++) {
+      arb_tensor *t = s->tensors[i];
+      t->w.votes = past(votes, at);
+      t->w.groups = (arb_vote_groups){t->most, own};
+      t->own.votes = past(votes, h->rank * own + at);
+      at += own_votes(t);
+    }
+  }
 }
 
 void arb_shard_carve(arb_state *s) {
@@ -55,8 +71,9 @@ void arb_shard_carve(arb_state *s) {
     own->r = arb_arena_take(&s->state, ARB_I32, t->most);
     own->e = past(w->e, rows.first);
     own->p = past(h->p, t->p_at);
-    carve_votes(s, t);
+    own->groups = (arb_vote_groups){0, 0};
   }
+  carve_votes(s);
   for (int i = 0; i < s->norm_count; i++) {
     arb_arena_owner(&s->state, s->norms[i]->name);
     s->norms[i]->e = arb_arena_take(&s->state, ARB_I8, s->norms[i]->width);

@@ -7,7 +7,8 @@
  * Sharded state (arb_state_shard): the rows of every stack are dealt to ranks (dist/place.h), and a rank has the state bytes, p
  * and R of its own rows alone. Of the others' rows it keeps the trits, 5 a byte, and p, which it needs for its own grains; both
  * are derived from the owners' state after every update (src/train/exchange.c), and never saved. E, C, M and norms are on every
- * rank. Products read state bytes that arb_pass_stack makes of the trits, one stack at a time. */
+ * rank. Products read state bytes that arb_pass_stack makes of the trits, one stack at a time. Votes lie by bucket, within it
+ * by owner, and then by tensor, so that one reduce_scatter serves all tensors of a bucket. */
 #ifndef ARB_SRC_MODEL_STATE_H
 #define ARB_SRC_MODEL_STATE_H
 
@@ -25,6 +26,7 @@ typedef struct {
   arb_stack own;          /* this rank's rows; votes: sums over ranks */
   arb_update_work work;   /* of own */
   int64_t most;           /* rows of a rank, the last ones perhaps less */
+  int bucket;             /* votes of neighbouring tensors with the same number travel together; set before arb_state_shard */
   int64_t trits_at, p_at; /* where the tensor's rows begin in a rank's block of packed trits and of p */
 } arb_tensor;
 
@@ -33,6 +35,7 @@ typedef struct {
   int rank, ranks;       /* ranks = 0: not sharded, the rest is empty */
   int64_t trits, rows;   /* bytes of a rank's block of packed trits; rows of a rank in all tensors, the last ranks' padded */
   int64_t members, sums; /* matrices; sums over columns and matrices, of all tensors */
+  int64_t votes;         /* bytes of votes that a rank gets sums of */
   arb_arena copies;      /* of all ranks' rows: packed trits, p */
   arb_arena exchange;    /* what is sent and received in one step */
   void *copies_memory, *exchange_memory;

@@ -91,7 +91,7 @@ void arb_exchange_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
     wire[ARB_TRAFFIC_VOTES] = m->spec.fused_update ? 0 : (int64_t)s->votes.peak;
     return;
   }
-  for (int i = 0; i < s->tensor_count; i++) wire[ARB_TRAFFIC_VOTES] += h->ranks * s->tensors[i]->most * s->tensors[i]->w.k;
+  wire[ARB_TRAFFIC_VOTES] = h->ranks * h->votes;
   wire[ARB_TRAFFIC_TRITS] = h->trits;
   wire[ARB_TRAFFIC_ROWS] = h->rows;
   wire[ARB_TRAFFIC_STATS] = 2 * (int64_t)sizeof(int32_t) * h->members + (int64_t)sizeof(uint64_t) * h->sums;

@@ -160,7 +160,6 @@ static arb_status prepare(arb_trainer *t, int data) {
     ARB_TRY(arb_lockstep_name(t->be, t->model->state.tensors[i]->w.id, t->model->state.tensors[i]->name));
   ARB_TRY(allocate(t));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
-  arb_votes_plan(t);
   arb_trainer_overlap(t, c->dist.overlap);
   t->vmax = 127 / (int)c->train.grains;
   t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
@@ -204,7 +203,7 @@ void arb_trainer_destroy(arb_trainer **trainer) {
   arb_save_destroy(&t->save);
   if (t->be->ops.sequence_free) {
     for (int i = 0; i < ARB_TRAINER_BATCHES; i++) t->be->ops.sequence_free(t->be, t->batches_recorded[i]);
-    for (int i = 0; i < ARB_TRAINER_BUCKETS; i++) t->be->ops.sequence_free(t->be, t->parts_recorded[i]);
+    for (int i = 0; i < ARB_MODEL_BUCKETS; i++) t->be->ops.sequence_free(t->be, t->parts_recorded[i]);
     for (int i = 0; i < ARB_UPDATE__COUNT; i++) t->be->ops.sequence_free(t->be, t->update_recorded[i]);
   }
   arb_model_destroy(&t->model);
@@ -253,8 +252,8 @@ static arb_status part(arb_trainer *t, void *arg) {
 /* The last batch of a step: every part of its backward pass completes a bucket. */
 static arb_status forward_backward_sent(arb_trainer *t, pass_walk *w) {
   const int replayed = t->be->ops.replay && t->warm;
-  for (int i = 0; i < t->bucket_count; i++) {
-    w->bucket = &t->buckets[i];
+  for (int i = 0; i < t->model->bucket_count; i++) {
+    w->bucket = &t->model->buckets[i];
     ARB_TRY(arb_trainer_recorded(t, &t->parts_recorded[i], part, w));
     if (!replayed) ARB_TRY(t->be->ops.sync(t->be)); /* only a sequence's end says that its votes are cast */
     ARB_TRY(arb_votes_send_bucket(t));

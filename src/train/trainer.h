@@ -15,7 +15,6 @@
 #include "src/model/model.h"
 
 #define ARB_TRAINER_BATCHES 31 /* grains a step at most, so batches too */
-#define ARB_TRAINER_BUCKETS 4  /* parts of a backward pass, each of which sends its votes */
 
 typedef struct {
   int64_t step;
@@ -35,12 +34,6 @@ struct arb_encoder;
 /* Parts of an update that a backend may record: all of it, or what lies between the collectives of sharded state. */
 typedef enum { ARB_UPDATE_ALL, ARB_UPDATE_ROWS, ARB_UPDATE_COLUMNS, ARB_UPDATE_SPREAD, ARB_UPDATE__COUNT } arb_update_part;
 
-/* Votes that are complete when the backward pass has come through some neighbouring modules: first .. past - 1. */
-typedef struct {
-  int first_module, past_module, first_tensor, past_tensor;
-  int64_t at, bytes; /* replicated state: their place in the block of votes */
-} arb_bucket;
-
 typedef struct {
   const arb_config *cfg; /* borrowed, like be and comm */
   arb_backend *be;
@@ -56,10 +49,9 @@ typedef struct {
   int32_t *ids, *targets;                                                           /* host, one batch */
   int64_t *sums;                                                                    /* host, the step's agreement */
   void *batches_recorded[ARB_TRAINER_BATCHES], *update_recorded[ARB_UPDATE__COUNT]; /* sequences, once a step has run */
-  arb_bucket buckets[ARB_TRAINER_BUCKETS];
-  int bucket_count, sent; /* sent: buckets of this step's votes that are on the wire */
-  int overlap;            /* votes go on the wire during the backward pass */
-  void *parts_recorded[ARB_TRAINER_BUCKETS];
+  int sent;    /* buckets of this step's votes that are on the wire */
+  int overlap; /* votes go on the wire during the backward pass */
+  void *parts_recorded[ARB_MODEL_BUCKETS];
   int64_t *recorded_used;      /* host: the counts that the recorded update holds */
   int warm;                    /* a step has run: work memory has its size */
   size_t planned;              /* bytes that the plan said this rank would hold */

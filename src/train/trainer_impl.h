@@ -20,8 +20,6 @@ ARB_NODISCARD arb_status arb_trainer_recorded(arb_trainer *t, void **sequence, a
  * grain, say) is called directly. */
 ARB_NODISCARD arb_status arb_trainer_counted(arb_trainer *t, const int64_t *used, arb_status (*work)(arb_trainer *t, void *arg),
                                              void *arg);
-/* Divides the votes into buckets, once they have their places. */
-void arb_votes_plan(arb_trainer *t);
 /* Collective. Sends the next bucket, which is complete on the backend's stream, beside whatever that stream gets from now on.
  */
 ARB_NODISCARD arb_status arb_votes_send_bucket(arb_trainer *t);

@@ -148,6 +148,13 @@ static void gradient_scales(both *sh, const arb_rows *r) {
   if (gpu_below(12) == 0) x[gpu_below(arb_rows_count(r))] = 0x1p127f;
 }
 
+/* Votes of rows in groups, with gaps. */
+static both *groups_of(int64_t n, int64_t k, arb_vote_groups *g) {
+  g->rows = 1 + gpu_below(n);
+  g->stride = g->rows * k + gpu_below(9) * (gpu_below(2) ? 4 : 1);
+  return make((size_t)((n + g->rows - 1) / g->rows * g->stride), BYTES);
+}
+
 static void product_slots(int members, const int64_t *rows, int64_t k, int64_t context) {
   stacks t;
   const arb_rows r = some_rows(context);
@@ -157,12 +164,18 @@ static void product_slots(int members, const int64_t *rows, int64_t k, int64_t c
   both *q = make(size_of(m, k, 1), BYTES), *hq = make(size_of(m, n, 1), BYTES), *s = make(size_of(m, 1, 4), FLOATS);
   both *y = make(size_of(m, n, 2), BF16S), *dx = make(size_of(m, k, 2), BF16S), *sh = make(size_of(m, 1, 4), FLOATS);
   bytes(q, -127, 127), bytes(hq, -127, 127), scales(s, PLAIN), gradient_scales(sh, &r);
+  arb_vote_groups groups;
+  both *apart = groups_of(n, k, &groups);
   send();
   for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
     arb_backend *be = on_gpu ? gpu : ref;
     MUST(be->ops.linear_forward(be, &r, AT(int8_t, q), AT(float, s), &t.side[on_gpu], AT(uint16_t, y)));
     MUST(be->ops.linear_dx(be, &r, AT(int8_t, hq), AT(float, s), &t.side[on_gpu], AT(uint16_t, dx)));
     MUST(be->ops.linear_dw_vote(be, &r, AT(int8_t, hq), AT(float, sh), AT(int8_t, q), AT(float, s), 15, &t.side[on_gpu]));
+    arb_stack w = t.side[on_gpu];
+    w.votes = AT(int8_t, apart);
+    w.groups = groups;
+    MUST(be->ops.linear_dw_vote(be, &r, AT(int8_t, hq), AT(float, sh), AT(int8_t, q), AT(float, s), 15, &w));
   }
   compare();
 }
@@ -179,6 +192,8 @@ static void embed_slots(int64_t n, int64_t k, int64_t context) {
   both *sh[4];
   words(ids, 0, (int)k - 1), bytes(hq, -127, 127);
   for (int i = 0; i < slots; i++) sh[i] = make(size_of(m, 1, 4), FLOATS), gradient_scales(sh[i], &r);
+  arb_vote_groups groups;
+  both *apart = groups_of(n, k, &groups);
   send();
   for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
     arb_backend *be = on_gpu ? gpu : ref;
@@ -189,6 +204,10 @@ static void embed_slots(int64_t n, int64_t k, int64_t context) {
       MUST(be->ops.embed_dw(be, &r, context, AT(int32_t, ids), slots, i, pad, AT(int8_t, hq), AT(float, sh[i]), w,
                             AT(int32_t, cexp) + i * r.grains, AT(int32_t, d) + i * r.grains * n * k));
     MUST(be->ops.vote_join(be, &r, AT(int32_t, d), AT(int32_t, cexp), 15, w));
+    arb_stack other = *w;
+    other.votes = AT(int8_t, apart);
+    other.groups = groups;
+    MUST(be->ops.vote_join(be, &r, AT(int32_t, d), AT(int32_t, cexp), 15, &other));
   }
   compare();
 }

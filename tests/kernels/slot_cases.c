@@ -350,16 +350,35 @@ static int plan_votes(const problem *p, output *o) {
   o[0] = state_of(p->cast, p->w.n * p->w.k, 1);
   return 1;
 }
-static arb_status run_dw(arb_backend *be, const problem *p, void *const *o) {
+static arb_status dw_to(arb_backend *be, const problem *p, int8_t *votes, arb_vote_groups groups) {
   arb_stack w = p->w;
-  w.votes = o[0];
+  w.votes = votes;
+  w.groups = groups;
   w.uses = 1;
   return be->ops.linear_dw_vote(be, &p->rows, p->hq, p->sh, p->q, p->s, p->vmax, &w);
 }
-static arb_status run_join(arb_backend *be, const problem *p, void *const *o) {
+static arb_status join_to(arb_backend *be, const problem *p, int8_t *votes, arb_vote_groups groups) {
   arb_stack w = p->w;
-  w.votes = o[0];
+  w.votes = votes;
+  w.groups = groups;
   return be->ops.vote_join(be, &p->rows, p->d, p->cexp, p->vmax, &w);
+}
+static arb_status run_dw(arb_backend *be, const problem *p, void *const *o) { return dw_to(be, p, o[0], p->w.groups); }
+static arb_status run_join(arb_backend *be, const problem *p, void *const *o) { return join_to(be, p, o[0], p->w.groups); }
+
+/* The same with groups of rows, and a gap behind each. */
+static arb_vote_groups some_groups(const problem *p) {
+  const int64_t rows = 1 + (int64_t)(p->seed % (uint64_t)p->w.n);
+  return (arb_vote_groups){rows, rows * p->w.k + (int64_t)(p->seed >> 32) % 40};
+}
+static int plan_votes_apart(const problem *p, output *o) {
+  const arb_vote_groups g = some_groups(p);
+  o[0] = state_of(NULL, (p->w.n + g.rows - 1) / g.rows * g.stride, 1);
+  return 1;
+}
+static arb_status run_dw_apart(arb_backend *be, const problem *p, void *const *o) { return dw_to(be, p, o[0], some_groups(p)); }
+static arb_status run_join_apart(arb_backend *be, const problem *p, void *const *o) {
+  return join_to(be, p, o[0], some_groups(p));
 }
 
 static int plan_embed_dw(const problem *p, output *o) {
@@ -557,7 +576,9 @@ const slot slots[] = {
     {"mlgru_forward", plan_scan, run_scan},
     {"linear_dx", plan_dx, run_dx},
     {"linear_dw_vote", plan_votes, run_dw},
+    {"linear_dw_vote to groups of rows", plan_votes_apart, run_dw_apart},
     {"vote_join", plan_votes, run_join},
+    {"vote_join to groups of rows", plan_votes_apart, run_join_apart},
     {"embed_dw", plan_embed_dw, run_embed_dw},
     {"norm_backward", plan_norm_back, run_norm_back},
     {"norm_backward, stream alone", plan_norm_back_1, run_norm_back_1},

@@ -168,7 +168,9 @@ static arb_status one_rank(arb_comm *comm, void *arg) {
     if (step == 2) arb_trainer_overlap(t, j->cfg.dist.overlap);
   }
   j->sent[comm->rank] = w.sent;
-  ARB_REQUIRE(!t->overlap || !t->model->spec.ranks || w.batches == t->bucket_count, ARB_ERR_ARG, "%d batches", w.batches);
+  const int sharded = t->model->spec.ranks > 0;
+  ARB_REQUIRE(!sharded || w.sent == (t->overlap ? t->model->bucket_count : 0), ARB_ERR_ARG, "%d calls aside", w.sent);
+  ARB_REQUIRE(w.batches == (sharded && !t->overlap), ARB_ERR_ARG, "%d batches", w.batches);
   memcpy(j->wire[comm->rank], r.wire, sizeof r.wire);
   arb_trainer_destroy(&t);
   arb_backend_destroy(&be);
