@@ -299,9 +299,6 @@ static arb_status gate_norm_backward(arb_backend *be, const arb_rows *r, int64_t
   return ARB_OK;
 }
 
-#define GLU_THREADS 640       /* of a block: what leaves a thread of glu_backward_kernel the registers that it needs */
-#define GLU_MOST_THREADS 1024 /* of a group that is wider */
-
 static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const uint16_t *u, const uint16_t *v,
                                     int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
                                     int8_t *hq, float *sh) {
@@ -311,20 +308,26 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
               (long long)width);
   ARB_REQUIRE(m < INT32_MAX / 2, ARB_ERR_UNSUPPORTED, "a gradient of %lld rows is more than this backend takes", (long long)m);
   const arb_gradient to = arb_gradient_of(c, r, w, 0, hq, sh);
-  const bool wide = width % ARB_CHUNK == 0 && width <= GLU_MOST_THREADS * ARB_CHUNK && ldz % ARB_CHUNK == 0 &&
-                    arb_cuda_aligned(u, 16) && arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_gradient_wide(w, hq);
+  const bool wide = width % ARB_CHUNK == 0 && width <= ARB_GLU_THREADS * ARB_CHUNK && ldz % ARB_CHUNK == 0 &&
+                    arb_cuda_aligned(u, 16) && arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(e, 8) &&
+                    arb_gradient_wide(w, hq);
   if (wide) {
-    const int group = (int)arb_cuda_ceil(width / ARB_CHUNK, 32) * 32;
-    const size_t row = (size_t)width * sizeof(float), fixed = ARB_SIGMOID_BYTES + 3 * row + 4096 /* static, and some */;
-    int groups = group > GLU_THREADS ? 1 : GLU_THREADS / group;
-    groups = groups > ARB_GLU_GROUPS ? ARB_GLU_GROUPS : groups;
-    while (groups > 0 && fixed + row * (size_t)groups > c->shared_block) groups--;
-    if (groups > 0) {
-      auto kernel = group <= GLU_THREADS ? glu_backward_kernel<GLU_THREADS> : glu_backward_kernel<GLU_MOST_THREADS>;
-      const size_t shared = ARB_SIGMOID_BYTES + row * (size_t)(3 + groups);
+    static void (*const kernels[])(int, int, int, const uint16_t *, const uint16_t *, int64_t, const float *, const int8_t *,
+                                   const uint16_t *, arb_gradient) = {
+        glu_backward_kernel<0, 2>, glu_backward_kernel<1, 2>, glu_backward_kernel<2, 2>,
+        glu_backward_kernel<3, 2>, glu_backward_kernel<4, 2>, glu_backward_kernel<5, 2>,
+        glu_backward_kernel<6, 2>, glu_backward_kernel<7, 2>, glu_backward_kernel<8, 2>};
+    const int warps = chunks_of(width), most = ARB_GLU_THREADS / (32 * warps);
+    const size_t room = c->shared_block - 4096; /* static, and some */
+    auto kernel = kernels[warps <= 8 ? warps : 0];
+    int groups = most > ARB_GLU_GROUPS ? ARB_GLU_GROUPS : most, ahead = 2;
+    while (groups > 1 && arb_glu_shared((int)width, warps, ahead, groups) > room) groups--;
+    if (arb_glu_shared((int)width, warps, ahead, groups) > room) ahead = 1, kernel = glu_backward_kernel<0, 1>;
+    const size_t shared = arb_glu_shared((int)width, warps, ahead, groups);
+    if (shared <= room) {
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
-      ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(group * groups), shared,
-                      (int)m, (int)width, group, u, v, ldz, inv, e, dy, to);
+      ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(32 * warps * groups), shared,
+                      (int)m, (int)width, warps, u, v, ldz, inv, e, dy, to);
       return ARB_OK;
     }
   }

@@ -64,111 +64,138 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
   }
 }
 
-/* x = silu(u) * v: the norm's backward gives dx; du = (dx * v) * silu'(u), dv = dx * silu(u), silu'(u) = sg * (1 + u * (1 -
- * sg)); [du, dv] leaves as gradient rows of the stack that made [u, v]. A group of threads a row, a thread a chunk of u and of
- * v: it keeps them and their gates in registers and loads the next row's before it works on this one. The first warp sums.
- * Groups of a block, at most 15, have nothing in common but the tables. */
-#define ARB_GLU_GROUPS 15 /* named barriers besides the block's own */
+/* A thread's gains: [half of a chunk][thread]. */
+static __device__ __forceinline__ void arb_gains_of(const float4 *from, int threads, float v[ARB_CHUNK]) {
+  const float4 a = from[0], b = from[threads];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
 
-template <int MOST>
-static __global__ void __launch_bounds__(MOST, 1)
-    glu_backward_kernel(int m, int width, int group_threads, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
+/* x = silu(u) * v: the norm's backward gives dx; du = (dx * v) * silu'(u), dv = dx * silu(u), silu'(u) = sg * (1 + u * (1 -
+ * sg)); [du, dv] leaves as gradient rows of the stack that made [u, v]. A group of WARPS warps (0: of `warps_in`) a row, a
+ * thread a chunk of u and of v. AHEAD rows' chunks wait in shared memory, each for the thread that copied it there, so that a
+ * thread needs few registers and a multiprocessor holds many. One warp of the group sums. Groups of a block, at most 15, have
+ * nothing in common but the tables. */
+#define ARB_GLU_GROUPS 15    /* named barriers besides the block's own */
+#define ARB_GLU_THREADS 1024 /* most of a block */
+
+/* Shared memory: the table of the sigmoid, a group's gains (of the norm, of u, of v), then for each group products and rows. */
+static inline size_t arb_glu_shared(int width, int warps, int ahead, int groups) {
+  const size_t chunk = 32 * (size_t)warps * sizeof(uint4);
+  return ARB_SIGMOID_BYTES + 6 * chunk + (size_t)groups * ((size_t)width * sizeof(float) + 3 * chunk * (size_t)ahead);
+}
+
+template <int WARPS, int AHEAD>
+static __global__ void __launch_bounds__(ARB_GLU_THREADS, 1)
+    glu_backward_kernel(int m, int width, int warps_in, const uint16_t *__restrict__ u, const uint16_t *__restrict__ v,
                         int64_t ldz, const float *__restrict__ inv_in, const int8_t *__restrict__ e,
                         const uint16_t *__restrict__ dy, const __grid_constant__ arb_gradient w) {
   extern __shared__ float4 shared[];
   __shared__ float row_mean[ARB_GLU_GROUPS];
   __shared__ uint32_t part[ARB_GLU_GROUPS][32];
-  const char *table = reinterpret_cast<const char *>(shared);
-  float *gain_w = reinterpret_cast<float *>(shared) + ARB_SIGMOID_BYTES / 4; /* [2 width] */
-  const int lane = threadIdx.x & 31, warps = group_threads >> 5;
-  const int group = (int)threadIdx.x / group_threads, groups = (int)blockDim.x / group_threads;
-  const int place_in = (int)threadIdx.x - group * group_threads, warp = place_in >> 5;
+  const int warps = WARPS ? WARPS : warps_in, threads = 32 * warps;
+  const int lane = threadIdx.x & 31, group = (int)threadIdx.x / threads, groups = (int)blockDim.x / threads;
+  const int place_in = (int)threadIdx.x - group * threads, warp = place_in >> 5;
+  const bool adds = warp == group % warps; /* of several groups not all on one scheduler */
   /* threads past the last chunk do it too: the same bytes to the same places */
-  const int each = width / ARB_CHUNK, i = ARB_CHUNK * min(place_in, each - 1);
-  float *gain = gain_w + 2 * width, *product = gain + width * (1 + group);
+  const int each = width / ARB_CHUNK, chunk = min(place_in, each - 1), i = ARB_CHUNK * chunk;
+  const char *table = reinterpret_cast<const char *>(shared);
+  float4 *gains = shared + ARB_SIGMOID_BYTES / 16 + place_in; /* [norm, u, v][half of a chunk][thread] */
+  float *product = reinterpret_cast<float *>(shared + ARB_SIGMOID_BYTES / 16 + 6 * threads) + group * width;
+  uint4 *row = reinterpret_cast<uint4 *>(product - group * width + groups * width) + group * 3 * AHEAD * threads + place_in;
   const int stride = (int)gridDim.x * groups, first = (int)blockIdx.x * groups + group;
-  auto meet = [&]() { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(group_threads) : "memory"); };
+  auto meet = [&]() { asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(threads) : "memory"); };
   const uint32_t product_at = arb_shared_at(product + i);
+  u += i, v += i, dy += i;
+  int8_t *to = w.hq + i;
+  const uint32_t bytes_z = 2 * (uint32_t)ldz, bytes_d = 2 * (uint32_t)width; /* of a row; one instruction finds a row by them */
+  auto fetch = [&](int turn, uint4 *where) {
+    if (turn < m) {
+      const uint64_t from = (uint32_t)arb_row_down(turn, m);
+      arb_copy_aside(where, reinterpret_cast<const char *>(u) + from * bytes_z);
+      arb_copy_aside(where + threads, reinterpret_cast<const char *>(v) + from * bytes_z);
+      arb_copy_aside(where + 2 * threads, reinterpret_cast<const char *>(dy) + from * bytes_d);
+    }
+    arb_copies_sent();
+  };
+#pragma unroll
+  for (int k = 0; k < AHEAD; k++) fetch(first + k * stride, row + k * 3 * threads);
   arb_sigmoid_fill(reinterpret_cast<char *>(shared));
   const uint32_t step = w.step->step;
   const arb_philox_key key = arb_philox_key_of(w.step->seed, ARB_DRAW_DX);
-  uint4 next_u = {}, next_v = {}, next_d = {};
-  float next_inv = 0.0f;
-  const int64_t from = arb_row_down(first, m), on = -stride;
-  inv_in += from, u += from * ldz + i, v += from * ldz + i, dy += from * width + i;
-  int8_t *to = w.hq + from * w.n + i;
-  float *to_scale = w.sh + from;
-  auto load = [&](int turn) {
-    if (turn >= m) return;
-    next_inv = *inv_in;
-    next_u = arb_load_last(reinterpret_cast<const uint4 *>(u));
-    next_v = arb_load_last(reinterpret_cast<const uint4 *>(v));
-    next_d = arb_load_last(reinterpret_cast<const uint4 *>(dy));
-    inv_in += on, u += on * ldz, v += on * ldz, dy += on * width;
-  };
-  load(first);
-  for (int j = (int)threadIdx.x; j < 2 * width; j += (int)blockDim.x) gain_w[j] = arb_pow2_eighths(w.e[j]);
-  for (int j = (int)threadIdx.x; j < width; j += (int)blockDim.x) gain[j] = arb_pow2_eighths(e[j]);
-  arb_row_walk place = arb_walk_from(w, from < 0 ? 0 : from, stride);
-  __syncthreads();
-  for (int turn = first; turn < m; turn += stride, arb_walk_on(w, place), to += on * w.n, to_scale += on) {
-    const float inv = next_inv;
-    float silu[ARB_CHUNK], slope[ARB_CHUNK], b[ARB_CHUNK], d[ARB_CHUNK];
-    {
-      float a[ARB_CHUNK], p[ARB_CHUNK], sg[ARB_CHUNK], gy[ARB_CHUNK];
-      const uint32_t wu[4] = {next_u.x, next_u.y, next_u.z, next_u.w}, wv[4] = {next_v.x, next_v.y, next_v.z, next_v.w},
-                     wd[4] = {next_d.x, next_d.y, next_d.z, next_d.w};
+  if (group == 0) {
 #pragma unroll
-      for (int j = 0; j < ARB_CHUNK; j++) {
-        a[j] = arb_word_half(wu, j);
-        b[j] = arb_word_half(wv, j);
-        d[j] = arb_word_half(wd, j);
-      }
-      load(turn + stride);
-      arb_load8<true>(gain, i, width, gy);
+    for (int k = 0; k < 3; k++) {
+      float t[ARB_CHUNK];
+      arb_chunk_gains<true>(k == 0 ? e : w.e, k == 2 ? width + i : i, w.n, t);
+      gains[(2 * k) * threads] = make_float4(t[0], t[1], t[2], t[3]);
+      gains[(2 * k + 1) * threads] = make_float4(t[4], t[5], t[6], t[7]);
+    }
+  }
+  arb_row_walk place = arb_walk_from(w, first < m ? arb_row_down(first, m) : 0, stride);
+  __syncthreads();
+  float next_inv = first < m ? inv_in[arb_row_down(first, m)] : 0.0f;
+  int parity = 0;
+  for (int turn = first; turn < m; turn += stride) {
+    const float inv = next_inv;
+    if (turn + stride < m) next_inv = inv_in[arb_row_down(turn + stride, m)];
+    float sg[ARB_CHUNK], d[ARB_CHUNK], b[ARB_CHUNK];
+    arb_copies_wait<AHEAD - 1>();
+    {
+      const uint4 ru = row[0], rv = row[threads], rd = row[2 * threads];
+      const uint32_t wu[4] = {ru.x, ru.y, ru.z, ru.w}, wv[4] = {rv.x, rv.y, rv.z, rv.w}, wd[4] = {rd.x, rd.y, rd.z, rd.w};
+      float p[ARB_CHUNK], gy[ARB_CHUNK];
+      arb_gains_of(gains, threads, gy);
       arb_sigmoid_eight<false>(table, wu, sg);
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) {
-        silu[j] = a[j] * sg[j];
-        slope[j] = sg[j] * (1.0f + a[j] * (1.0f - sg[j]));
-        d[j] = d[j] * gy[j];
-        p[j] = d[j] * ((silu[j] * b[j]) * inv);
+        const float silu = arb_word_half(wu, j) * sg[j];
+        d[j] = arb_word_half(wd, j) * gy[j];
+        p[j] = d[j] * ((silu * arb_word_half(wv, j)) * inv);
       }
       arb_store_shared(product_at, p);
     }
     meet();
-    if (warp == 0) {
+    if (adds) {
       const float mean = arb_divf(arb_row_sum_shared(product, width, lane), (float)width);
       if (lane == 0) row_mean[group] = mean;
     }
     meet();
     const float mean = row_mean[group];
     {
+      const uint4 ru = arb_read_again(row), rv = arb_read_again(row + threads);
+      const uint32_t wu[4] = {ru.x, ru.y, ru.z, ru.w}, wv[4] = {rv.x, rv.y, rv.z, rv.w};
       float gu[ARB_CHUNK], gv[ARB_CHUNK];
-      arb_load8<true>(gain_w, i, width, gu);
-      arb_load8<true>(gain_w, width + i, width, gv);
+      arb_gains_of(gains + 2 * threads, threads, gu);
+      arb_gains_of(gains + 4 * threads, threads, gv);
 #pragma unroll
       for (int j = 0; j < ARB_CHUNK; j++) {
-        const float xhat = (silu[j] * b[j]) * inv;
+        const float a = arb_word_half(wu, j), x = arb_word_half(wv, j), silu = a * sg[j];
+        const float slope = sg[j] * (1.0f + a * (1.0f - sg[j]));
+        const float xhat = (silu * x) * inv;
         const float dx = inv * (d[j] - xhat * mean);
-        d[j] = ((dx * b[j]) * slope[j]) * gu[j];
-        b[j] = (dx * silu[j]) * gv[j];
+        d[j] = ((dx * x) * slope) * gu[j];
+        b[j] = (dx * silu) * gv[j];
       }
     }
     uint32_t bits = __reduce_max_sync(ARB_CUDA_FULL, arb_bits_of_f32(arb_max_abs(arb_chunk_most(d), arb_chunk_most(b))));
     if (lane == 0) part[group][warp] = bits;
     meet();
+    fetch(turn + AHEAD * stride, row);
+    if (AHEAD == 2) row += parity ? -3 * threads : 3 * threads, parity ^= 1;
     bits = __reduce_max_sync(ARB_CUDA_FULL, lane < warps ? part[group][lane] : 0u);
-    if (place_in == 0) arb_gradient_scale_to(w, to_scale, bits);
+    const uint32_t at = (uint32_t)arb_row_down(turn, m);
+    if (place_in == 0) arb_gradient_scale_to(w, w.sh + at, bits);
     const float unit = arb_gradient_unit(bits);
-    const uint32_t counter = arb_gradient_counter(w, place.position) + (uint32_t)i / 8, grain = arb_walk_grain(w, place);
+    const uint32_t counter = arb_gradient_counter(w, place.position) + (uint32_t)chunk, grain = arb_walk_grain(w, place);
     uint2 out_u = make_uint2(0, 0), out_v = make_uint2(0, 0);
     if (unit != 0.0f) {
       out_u = arb_round8(d, unit, arb_philox(key, counter, w.tensor, step, grain));
       out_v = arb_round8(b, unit, arb_philox(key, counter + (uint32_t)each, w.tensor, step, grain));
     }
-    *reinterpret_cast<uint2 *>(to) = out_u;
-    *reinterpret_cast<uint2 *>(to + width) = out_v;
+    int8_t *out = to + (uint64_t)at * bytes_d;
+    *reinterpret_cast<uint2 *>(out) = out_u;
+    *reinterpret_cast<uint2 *>(out + width) = out_v;
+    arb_walk_on(w, place);
     /* `part` is written again only after the next row's two meetings, `product` after this row's sum */
   }
 }
