@@ -32,13 +32,12 @@ static __device__ __forceinline__ float arb_sigmoid(float x) {
   return x == x ? y : arb_f32_of_bits(ARB_F32_NAN_BITS);
 }
 
-/* arb_sigmoidf of x >= -87: e^-|x| is normal or too small to matter, so that one addition to the exponent scales it. */
-#define ARB_SIGMOID_NEAR (-87.0f)
-static __device__ __forceinline__ float arb_sigmoid_near(float x) {
-  const float a = fmaxf(-arb_fabsf(x), ARB_SIGMOID_NEAR);
-  const float t = arb_fmaf(a, 0x1.715476p0f, 0x1.8p23f);
+/* arb_expf of -87 <= x <= 0: the result is normal, so that one addition to the exponent scales it. */
+#define ARB_EXP_NEAR (-87.0f)
+static __device__ __forceinline__ float arb_exp_near(float x) {
+  const float t = arb_fmaf(x, 0x1.715476p0f, 0x1.8p23f);
   const float k = t - 0x1.8p23f;
-  float r = arb_fmaf(k, -0x1.62e4p-1f, a);
+  float r = arb_fmaf(k, -0x1.62e4p-1f, x);
   r = arb_fmaf(k, -0x1.7f7d1cp-20f, r);
   float q = 0x1.6ac74ep-10f;
   q = arb_fmaf(q, r, 0x1.123dep-7f);
@@ -47,7 +46,12 @@ static __device__ __forceinline__ float arb_sigmoid_near(float x) {
   q = arb_fmaf(q, r, 0x1.fffffcp-2f);
   q = arb_fmaf(q, r, 1.0f);
   q = arb_fmaf(q, r, 1.0f);
-  return arb_sigmoid_of_exp(x, arb_f32_of_bits(arb_bits_of_f32(q) + (arb_bits_of_f32(t) << 23)));
+  return arb_f32_of_bits(arb_bits_of_f32(q) + (arb_bits_of_f32(t) << 23));
+}
+
+/* arb_sigmoidf of x >= -87; e^-|x| of a larger magnitude is too small to matter. */
+static __device__ __forceinline__ float arb_sigmoid_near(float x) {
+  return arb_sigmoid_of_exp(x, arb_exp_near(fmaxf(-arb_fabsf(x), ARB_EXP_NEAR)));
 }
 
 /* arb_sigmoidf of N floats. */
@@ -58,10 +62,10 @@ static __device__ __forceinline__ void arb_sigmoids(const float *x, float *y) {
   for (int j = 1; j < N; j++) asm("min.NaN.f32 %0, %1, %2;" : "=f"(least) : "f"(least), "f"(x[j]));
 #pragma unroll
   for (int j = 0; j < N; j++) y[j] = arb_sigmoid_near(x[j]);
-  if (least >= ARB_SIGMOID_NEAR) return;
+  if (least >= ARB_EXP_NEAR) return;
 #pragma unroll
   for (int j = 0; j < N; j++)
-    if (!(x[j] >= ARB_SIGMOID_NEAR)) y[j] = arb_sigmoid(x[j]);
+    if (!(x[j] >= ARB_EXP_NEAR)) y[j] = arb_sigmoid(x[j]);
 }
 
 /* The table: sigmoid(z) at byte 4 i, sigmoid(-z) at byte 2^15 + 4 i, z the bf16 of bits FIRST + i. Below FIRST and above LAST,
