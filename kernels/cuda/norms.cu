@@ -154,12 +154,19 @@ static arb_status add_norm_quant(arb_backend *be, const arb_rows *r, int64_t wid
   return ARB_OK;
 }
 
-/* Backward on the stream: g += d norm(x)' dy, then the new g as gradient rows of `below`. A warp a row of at most 256 * G
- * elements, a multiple of 8; a lane keeps its chunks in registers, only the products of the sum pass through shared memory. */
-template <int G, bool ACCUMULATE, bool BELOW>
+static __device__ __forceinline__ void store_gradient(float *to, const float v[ARB_CHUNK]) {
+  arb_store_later(to, v[0], v[1], v[2], v[3]);
+  arb_store_later(to + 4, v[4], v[5], v[6], v[7]);
+}
+static __device__ __forceinline__ void store_gradient(uint16_t *to, const float v[ARB_CHUNK]) { arb_store8(to, v); }
+
+/* Backward on the stream (T float): g += d norm(x)' dy, then the new g as gradient rows of `below`; or at the model's input (T
+ * bf16). A warp a row of at most 256 * G elements, a multiple of 8; a lane keeps its chunks in registers, only the products of
+ * the sum pass through shared memory. */
+template <int G, bool ACCUMULATE, bool BELOW, typename T>
 static __global__ void __launch_bounds__(128)
-    norm_backward_short_kernel(int64_t m, int width, const float *__restrict__ x, const float *__restrict__ inv_in,
-                               const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, float *__restrict__ g,
+    norm_backward_short_kernel(int64_t m, int width, const T *__restrict__ x, const float *__restrict__ inv_in,
+                               const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, T *__restrict__ g,
                                const __grid_constant__ arb_gradient below) {
   extern __shared__ float4 shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -217,8 +224,7 @@ static __global__ void __launch_bounds__(128)
         const float t = inv * (d[c][j] - v[c][j] * mean);
         o[c][j] = ACCUMULATE ? o[c][j] + t : t;
       }
-      arb_store_later(g + at + i, o[c][0], o[c][1], o[c][2], o[c][3]);
-      arb_store_later(g + at + i + 4, o[c][4], o[c][5], o[c][6], o[c][7]);
+      store_gradient(g + at + i, o[c]);
       if (BELOW) {
 #pragma unroll
         for (int j = 0; j < ARB_CHUNK; j++) o[c][j] = o[c][j] * w[j];
@@ -279,6 +285,19 @@ static __global__ void __launch_bounds__(128)
   }
 }
 
+template <int G, bool ACCUMULATE, bool BELOW, typename T>
+static arb_status norm_backward_short(arb_cuda *c, int64_t m, int64_t width, const T *x, const float *inv, const int8_t *e,
+                                      const uint16_t *dy, T *g, const arb_gradient &below) {
+  auto kernel = norm_backward_short_kernel<G, ACCUMULATE, BELOW, T>;
+  const char *name = sizeof(T) == 2 ? "input_norm_backward" : "norm_backward";
+  const size_t shared = (size_t)width * 6 * sizeof(float);
+  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, name));
+  int resident = 0;
+  ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
+  ARB_CUDA_LAUNCH(c, name, kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g, below);
+  return ARB_OK;
+}
+
 static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t width, const float *x, const float *inv,
                                 const int8_t *e, const uint16_t *dy, int accumulate, float *g, const arb_stack *below,
                                 int8_t *hq, float *sh) {
@@ -294,22 +313,18 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
                     dy, accumulate, g, to);
     return ARB_OK;
   }
-  auto kernel =
-      width <= 512
-          ? (accumulate ? (below ? norm_backward_short_kernel<2, true, true> : norm_backward_short_kernel<2, true, false>)
-                        : (below ? norm_backward_short_kernel<2, false, true> : norm_backward_short_kernel<2, false, false>))
-          : (accumulate ? (below ? norm_backward_short_kernel<4, true, true> : norm_backward_short_kernel<4, true, false>)
-                        : (below ? norm_backward_short_kernel<4, false, true> : norm_backward_short_kernel<4, false, false>));
-  const size_t shared = (size_t)width * 6 * sizeof(float);
-  ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "norm_backward"));
-  int resident = 0;
-  ARB_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, (const void *)kernel, 128, shared), "occupancy");
-  ARB_CUDA_LAUNCH(c, "norm_backward", kernel, arb_cuda_grid(c, m, 4, resident), 128, shared, m, (int)width, x, inv, e, dy, g,
-                  to);
-  return ARB_OK;
+  if (width <= 512)
+    return accumulate ? (below ? norm_backward_short<2, true, true>(c, m, width, x, inv, e, dy, g, to)
+                               : norm_backward_short<2, true, false>(c, m, width, x, inv, e, dy, g, to))
+                      : (below ? norm_backward_short<2, false, true>(c, m, width, x, inv, e, dy, g, to)
+                               : norm_backward_short<2, false, false>(c, m, width, x, inv, e, dy, g, to));
+  return accumulate ? (below ? norm_backward_short<4, true, true>(c, m, width, x, inv, e, dy, g, to)
+                             : norm_backward_short<4, true, false>(c, m, width, x, inv, e, dy, g, to))
+                    : (below ? norm_backward_short<4, false, true>(c, m, width, x, inv, e, dy, g, to)
+                             : norm_backward_short<4, false, false>(c, m, width, x, inv, e, dy, g, to));
 }
 
-/* At the model's input, once a pass: a warp a row, the row read twice. */
+/* At the model's input, any width and alignment: a warp a row, the row read twice. */
 static __global__ void __launch_bounds__(128)
     input_norm_backward_kernel(int64_t m, int width, const uint16_t *__restrict__ x, const float *__restrict__ inv_in,
                                const int8_t *__restrict__ e, const uint16_t *__restrict__ dy, uint16_t *__restrict__ g) {
@@ -329,8 +344,12 @@ static arb_status input_norm_backward(arb_backend *be, const arb_rows *r, int64_
                                       const int8_t *e, const uint16_t *dy, uint16_t *g) {
   arb_cuda *c = arb_cuda_of(be);
   const int64_t m = arb_rows_count(r);
-  ARB_CUDA_LAUNCH(c, "input_norm_backward", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width, x,
-                  inv, e, dy, g);
+  if (width % ARB_CHUNK == 0 && width <= 1024 && arb_cuda_aligned(x, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(g, 16))
+    return width <= 512   ? norm_backward_short<2, false, false>(c, m, width, x, inv, e, dy, g, arb_gradient())
+           : width <= 768 ? norm_backward_short<3, false, false>(c, m, width, x, inv, e, dy, g, arb_gradient())
+                          : norm_backward_short<4, false, false>(c, m, width, x, inv, e, dy, g, arb_gradient());
+  ARB_CUDA_LAUNCH(c, "input_norm_backward (any)", input_norm_backward_kernel, arb_cuda_grid(c, m, 4, 16), 128, 0, m, (int)width,
+                  x, inv, e, dy, g);
   return ARB_OK;
 }
 

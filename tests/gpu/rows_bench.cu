@@ -270,6 +270,16 @@ void all(int64_t sequences, bool wild, int64_t dim, int64_t hidden) {
     slot(
         "norm_backward", rows * (double)(dim * 15), [=] { call(x); }, [=] { call(off); });
   }
+  {
+    const int64_t width = 3 * dim / 2;
+    const uint16_t *x = input<uint16_t>(m * width, z), *dy = input<uint16_t>(m * width, small), *off = shifted(x, m * width);
+    const float *inv = input<float>(m, SCALES);
+    const int8_t *e = input<int8_t>(width, EXPONENTS);
+    uint16_t *g = output<uint16_t>(m * width);
+    auto call = [=](const uint16_t *in) { MUST(be->ops.input_norm_backward(be, &r, width, in, inv, e, dy, g)); };
+    slot(
+        "input_norm_backward", rows * (double)(width * 6), [=] { call(x); }, [=] { call(off); });
+  }
 }
 
 }  // namespace
