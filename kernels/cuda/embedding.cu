@@ -100,7 +100,9 @@ static arb_status embed_dw(arb_backend *be, const arb_rows *r, int64_t context, 
   ARB_CUDA_LAUNCH(c, "embed_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh,
                   (const float *)nullptr, cexp, ratio, c->nonfinite);
   const int64_t chunks = m * arb_cuda_ceil(w->n, ARB_CHUNK);
-  ARB_CUDA_LAUNCH(c, "embed_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
+  auto rescale = w->n % ARB_CHUNK == 0 && arb_cuda_aligned(hq, 8) && arb_cuda_aligned(tq, 8) ? arb_rescale_rows_kernel<true>
+                                                                                             : arb_rescale_rows_kernel<false>;
+  ARB_CUDA_LAUNCH(c, "embed_dw (rescale)", rescale, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
                   arb_gradient_of(c, r, w, slot, NULL, NULL), chunks, hq, ratio, tq);
   const size_t shared = (size_t)w->k * (GROUP + 1) * sizeof(int32_t);
   if (shared <= c->shared_block) {

@@ -116,7 +116,7 @@ static arb_status plain_dw_vote(arb_cuda *c, const arb_rows *r, const int8_t *hq
   int8_t *tq = (int8_t *)(cexp + r->grains);
   ARB_CUDA_LAUNCH(c, "plain_dw (ratio)", arb_ratio_kernel, (unsigned)r->grains, 1024, 0, (int32_t)r->rows_per_grain, sh, s,
                   cexp, ratio, c->nonfinite);
-  ARB_CUDA_LAUNCH(c, "plain_dw (rescale)", arb_rescale_rows_kernel, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
+  ARB_CUDA_LAUNCH(c, "plain_dw (rescale)", arb_rescale_rows_kernel<false>, arb_cuda_grid(c, chunks, 256, 8), 256, 0,
                   arb_gradient_of(c, r, w, 0, NULL, NULL), chunks, hq, ratio, tq);
   for (int32_t g = 0; g < r->grains; g++) {
     const int64_t row0 = g * r->rows_per_grain;

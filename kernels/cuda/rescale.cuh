@@ -33,7 +33,20 @@ static __global__ void __launch_bounds__(1024)
   }
 }
 
-/* tq = SR(hq * ratio / 2^16); a thread a chunk. */
+/* Rows of one scale: a word of four elements, draws j .. j + 3 of a block (j = 0 or 4). */
+static __device__ __forceinline__ uint32_t arb_rescale4(uint32_t q, int32_t ratio, uint32_t draws01, uint32_t draws23) {
+  uint32_t b[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int32_t value = (int32_t)(q << (24 - 8 * j)) >> 24;
+    const uint32_t pair = j < 2 ? draws01 : draws23;
+    b[j] = (uint32_t)(value * ratio + (int32_t)((j & 1) ? pair >> 16 : pair & 0xffffu)); /* bits 16 .. 23 count */
+  }
+  return __byte_perm(__byte_perm(b[0], b[1], 0x0062), __byte_perm(b[2], b[3], 0x0062), 0x5410);
+}
+
+/* tq = SR(hq * ratio / 2^16); a thread a chunk. V: whole chunks at multiples of 8 bytes. */
+template <bool V>
 static __global__ void arb_rescale_rows_kernel(const __grid_constant__ arb_gradient a, int64_t chunks,
                                                const int8_t *__restrict__ hq, const int32_t *__restrict__ ratio,
                                                int8_t *__restrict__ tq) {
@@ -45,21 +58,15 @@ static __global__ void arb_rescale_rows_kernel(const __grid_constant__ arb_gradi
     const arb_row_place p = arb_place_of(a, row);
     const arb_philox_block r = arb_gradient_draws(a, key, a.step->step, p.grain, p.position, at);
     const int64_t from = row * a.n + at;
-    for (int j = 0; j < ARB_CHUNK && at + j < a.n; j++)
-      tq[from + j] = (int8_t)arb_rescale(hq[from + j], ratio[row], arb_half_of(r, j));
+    if (V) {
+      const uint2 q = *reinterpret_cast<const uint2 *>(hq + from);
+      *reinterpret_cast<uint2 *>(tq + from) =
+          make_uint2(arb_rescale4(q.x, ratio[row], r.v[0], r.v[1]), arb_rescale4(q.y, ratio[row], r.v[2], r.v[3]));
+    } else {
+      for (int j = 0; j < ARB_CHUNK && at + j < a.n; j++)
+        tq[from + j] = (int8_t)arb_rescale(hq[from + j], ratio[row], arb_half_of(r, j));
+    }
   }
-}
-
-/* Rows of one scale: a word of four elements, draws j .. j + 3 of a block (j = 0 or 4). */
-static __device__ __forceinline__ uint32_t arb_rescale4(uint32_t q, int32_t ratio, uint32_t draws01, uint32_t draws23) {
-  uint32_t b[4];
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const int32_t value = (int32_t)(q << (24 - 8 * j)) >> 24;
-    const uint32_t pair = j < 2 ? draws01 : draws23;
-    b[j] = (uint32_t)(value * ratio + (int32_t)((j & 1) ? pair >> 16 : pair & 0xffffu)); /* bits 16 .. 23 count */
-  }
-  return __byte_perm(__byte_perm(b[0], b[1], 0x0062), __byte_perm(b[2], b[3], 0x0062), 0x5410);
 }
 
 #endif
