@@ -131,6 +131,16 @@ arb_status arb_comm_aside(arb_comm *c) {
   return c->ops->aside != NULL ? c->ops->aside(c) : ARB_OK;
 }
 
+arb_status arb_comm_join(arb_comm *c) {
+  ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "join: no communicator");
+  return c->ops->join != NULL ? c->ops->join(c) : ARB_OK;
+}
+
+arb_status arb_comm_mark(arb_comm *c) {
+  ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "mark: no communicator");
+  return c->ops->mark != NULL ? c->ops->mark(c) : ARB_OK;
+}
+
 arb_status arb_comm_batch_begin(arb_comm *c) {
   ARB_REQUIRE(c != NULL, ARB_ERR_ARG, "batch: no communicator");
   return c->ops->batch_begin != NULL ? c->ops->batch_begin(c) : ARB_OK;

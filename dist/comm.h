@@ -55,8 +55,10 @@ typedef struct {
   /* Memory that the ranks of a node share; NULL: the transport has none. */
   arb_status (*share)(arb_comm *c, size_t bytes, void **base);
   arb_status (*unshare)(arb_comm *c, void *base);
-  /* arb_comm_aside, arb_comm_batch_begin and _end; NULL: collectives are done when they return. */
+  /* arb_comm_aside, _join, _mark, _batch_begin and _end; NULL: collectives are done when they return. */
   arb_status (*aside)(arb_comm *c);
+  arb_status (*join)(arb_comm *c);
+  arb_status (*mark)(arb_comm *c);
   arb_status (*batch_begin)(arb_comm *c);
   arb_status (*batch_end)(arb_comm *c);
   /* arb_comm_bare_sum; NULL: there is no library below. */
@@ -113,11 +115,15 @@ ARB_NODISCARD arb_status arb_comm_all_gather(arb_comm *c, const void *in, void *
 ARB_NODISCARD arb_status arb_comm_broadcast(arb_comm *c, void *buf, int64_t count, arb_dtype type, int root, arb_traffic kind);
 /* Collective. Carries no payload. */
 ARB_NODISCARD arb_status arb_comm_barrier(arb_comm *c);
-/* Transports of device memory: collectives from here to the next barrier wait for what the backend's stream holds now, but run
- * beside what it gets later; the barrier waits for them. May be called again, for what the stream has got since. Elsewhere
- * collectives are done when they return, and this does nothing. Not a collective by itself, but every rank calls it in the same
- * places. */
+/* Transports of device memory: collectives from here to the next join or barrier wait for what the backend's stream holds now,
+ * but run beside what it gets later; join and barrier wait for them. May be called again, for what the stream has got since.
+ * Elsewhere collectives are done when they return, and this does nothing, like join and mark. None of the three is a collective
+ * by itself, but every rank calls them in the same places. */
 ARB_NODISCARD arb_status arb_comm_aside(arb_comm *c);
+/* What the backend's stream gets from here on waits for the collectives that went aside; the host does not. */
+ARB_NODISCARD arb_status arb_comm_join(arb_comm *c);
+/* The next barrier waits for what the backend's stream holds now, and for nothing that is queued after this. */
+ARB_NODISCARD arb_status arb_comm_mark(arb_comm *c);
 /* Collective. Between begin and end, collectives have separate buffers and may go out as one: none has an effect before the
  * end. end must be called after begin even when one of them failed. */
 ARB_NODISCARD arb_status arb_comm_batch_begin(arb_comm *c);

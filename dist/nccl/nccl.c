@@ -17,6 +17,9 @@ typedef struct {
   cudaStream_t beside;  /* for collectives that the backend's work does not wait for */
   cudaStream_t stream;  /* the one of the two that collectives go to now */
   cudaEvent_t behind;   /* what the backend's stream held when it was left */
+  cudaEvent_t ahead;    /* what went beside, when the backend's stream was joined again */
+  cudaEvent_t mark;     /* what the next barrier waits for, if `marked` */
+  int marked;
 } nccl_state;
 
 /* NCCL's and CUDA's codes become statuses here and nowhere else. */
@@ -92,6 +95,21 @@ static arb_status aside(arb_comm *c) {
   return ARB_OK;
 }
 
+static arb_status join(arb_comm *c) {
+  nccl_state *s = c->ctx;
+  if (s->stream == s->backend) return ARB_OK;
+  ARB_TRY(check_cuda(cudaEventRecord(s->ahead, s->beside), "marking collectives"));
+  ARB_TRY(check_cuda(cudaStreamWaitEvent(s->backend, s->ahead, 0), "waiting for collectives"));
+  s->stream = s->backend;
+  return ARB_OK;
+}
+
+static arb_status mark(arb_comm *c) {
+  nccl_state *s = c->ctx;
+  s->marked = 1;
+  return check_cuda(cudaEventRecord(s->mark, s->backend), "marking the backend's stream");
+}
+
 static arb_status batch_begin(arb_comm *c) { return check(ncclGroupStart(), c->ctx, "ncclGroupStart"); }
 static arb_status batch_end(arb_comm *c) { return check(ncclGroupEnd(), c->ctx, "ncclGroupEnd"); }
 
@@ -110,14 +128,16 @@ static int64_t now(void) {
 }
 
 /* Waits by polling, so that an error of a peer on another node ends the wait; one on this node NCCL does not report, and the
- * watchdog does. What was queued aside has waited for the backend's stream, so that stream is back in order afterwards. */
+ * watchdog does. Without a mark: what was queued aside has waited for the backend's stream, so that stream is back in order
+ * afterwards. */
 static arb_status barrier(arb_comm *c) {
   nccl_state *s = c->ctx;
   const int64_t start = now();
   for (;;) {
-    const cudaError_t st = cudaStreamQuery(s->stream);
+    const cudaError_t st = s->marked ? cudaEventQuery(s->mark) : cudaStreamQuery(s->stream);
     if (st == cudaSuccess) {
-      s->stream = s->backend;
+      if (!s->marked) s->stream = s->backend;
+      s->marked = 0;
       return ARB_OK;
     }
     if (st != cudaErrorNotReady) return check_cuda(st, "waiting for NCCL");
@@ -140,6 +160,8 @@ static void destroy(arb_comm *c) {
     if (s->comm && idle) (void)ncclCommDestroy(s->comm);
     if (idle) (void)cudaStreamDestroy(s->beside);
     if (s->behind) (void)cudaEventDestroy(s->behind);
+    if (s->ahead) (void)cudaEventDestroy(s->ahead);
+    if (s->mark) (void)cudaEventDestroy(s->mark);
     free(s);
   }
   free(c);
@@ -187,7 +209,9 @@ static arb_status open_streams(nccl_state *s, int device, void *stream) {
   s->backend = s->stream = (cudaStream_t)stream;
   ARB_TRY(check_cuda(cudaDeviceGetStreamPriorityRange(&least, &most), "stream priorities"));
   ARB_TRY(check_cuda(cudaStreamCreateWithPriority(&s->beside, cudaStreamNonBlocking, most), "stream"));
-  return check_cuda(cudaEventCreateWithFlags(&s->behind, cudaEventDisableTiming), "event");
+  cudaEvent_t *const events[] = {&s->behind, &s->ahead, &s->mark};
+  for (int i = 0; i < 3; i++) ARB_TRY(check_cuda(cudaEventCreateWithFlags(events[i], cudaEventDisableTiming), "event"));
+  return ARB_OK;
 }
 
 arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_comm **out) {
@@ -199,6 +223,8 @@ arb_status arb_comm_nccl_create(arb_comm *host, int device, void *stream, arb_co
                                    .barrier = barrier,
                                    .destroy = destroy,
                                    .aside = aside,
+                                   .join = join,
+                                   .mark = mark,
                                    .batch_begin = batch_begin,
                                    .batch_end = batch_end,
                                    .bare_sum = bare_sum};

@@ -202,6 +202,8 @@ static arb_status run_batch(arb_comm *c, void *arg) {
     const arb_status st = batched(c, x, &y), end = arb_comm_batch_end(c);
     ARB_TRY(st);
     ARB_TRY(end);
+    if (round > 0) ARB_TRY(arb_comm_join(c));
+    if (round > 1) ARB_TRY(arb_comm_mark(c));
     ARB_TRY(arb_comm_barrier(c));
     ARB_REQUIRE(y == c->size - 1 && x[2][c->rank] == sum, ARB_ERR_DATA, "a batch: %d, %d", (int)y, x[2][c->rank]);
     for (int i = 0; i < 24; i++) ARB_REQUIRE(x[1][i] == sum, ARB_ERR_DATA, "a batch: element %d is %d", i, x[1][i]);
