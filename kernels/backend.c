@@ -13,6 +13,8 @@ arb_status arb_backend_validate(const arb_backend *be) {
   ARB_SLOT(sync);
   ARB_SLOT(begin_step);
   ARB_SLOT(take_nonfinite);
+  ARB_SLOT(post);
+  ARB_SLOT(collect);
   ARB_SLOT(destroy);
   ARB_SLOT(reserve);
   ARB_SLOT(held);

@@ -27,6 +27,7 @@ typedef struct arb_backend arb_backend;
 
 #define ARB_MAX_MEMBERS 4  /* matrices in one stack */
 #define ARB_MAX_GRAINS 256 /* in one batch */
+#define ARB_POST_WORDS 4
 
 /* The rows of a batch of grains: local grain i holds rows [i * rows_per_grain, ...) and is grain first + i * stride of the
  * step. m = grains * rows_per_grain. The random numbers of a row depend on its grain and its position in it, never on where
@@ -94,7 +95,7 @@ typedef struct {
   /* ---- memory and control (host side) ---- */
   arb_status (*alloc)(arb_backend *be, size_t bytes, void **out); /* aligned to ARB_ARENA_ALIGN, content unspecified */
   void (*free)(arb_backend *be, void *ptr);
-  arb_status (*upload)(arb_backend *be, void *dst, const void *host, size_t bytes);
+  arb_status (*upload)(arb_backend *be, void *dst, const void *host, size_t bytes);   /* host may change once it returns */
   arb_status (*download)(arb_backend *be, void *host, const void *src, size_t bytes); /* waits for earlier slots */
   arb_status (*fill)(arb_backend *be, void *dst, int byte, size_t bytes);
   arb_status (*sync)(arb_backend *be);
@@ -102,6 +103,10 @@ typedef struct {
   arb_status (*begin_step)(arb_backend *be, uint64_t seed, uint32_t step, float eta_units);
   /* Reads and clears the non-finite flag (host int, 0 or 1). Waits. */
   arb_status (*take_nonfinite)(arb_backend *be, int *host_flag);
+  /* Words (at most ARB_POST_WORDS, at src) and the flag are read, and the flag is cleared, in turn with the slots: post queues
+   * that, collect waits for it, not for what was queued later. One post at a time. */
+  arb_status (*post)(arb_backend *be, const int64_t *src, int words);
+  arb_status (*collect)(arb_backend *be, int64_t *host, int *host_flag);
   void (*destroy)(arb_backend *be);
   /* Takes the work memory that slot calls need inside themselves, before the first of them: work_bytes and row_width as
    * arb_backend_work_bytes and the widest row say. A later call that needs more still grows it. */
@@ -217,7 +222,8 @@ typedef struct {
   /* ---- recorded sequences (optional: NULL where calls are cheap anyway) ---- */
   /* Between record_begin and record_end slots are noted, not run; replay runs them again with the same arguments, and with what
    * begin_step and upload have since written. Run the same calls once before recording: nothing may allocate while recording.
-   * upload, download, sync, take_nonfinite and digest cannot be recorded. record_end after an error discards: *sequence NULL.
+   * upload, download, sync, take_nonfinite, post, collect and digest cannot be recorded. record_end after an error discards:
+   * *sequence NULL.
    */
   arb_status (*record_begin)(arb_backend *be);
   arb_status (*record_end)(arb_backend *be, void **sequence);
@@ -253,6 +259,7 @@ struct arb_backend {
   uint32_t step;
   float eta_units;
   int nonfinite;              /* host backends only */
+  int *flag;                  /* the non-finite flag, 0 or 1, in the backend's memory: ranks that count one step share it */
   size_t allocated;           /* bytes that alloc has given out since the start */
   const char *where;          /* for messages: the module whose slots run; borrowed, may be NULL */
   struct arb_lockstep *watch; /* kernels/lockstep, or NULL */

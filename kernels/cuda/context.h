@@ -10,6 +10,8 @@
 
 #define ARB_CUDA_PROFILE_KERNELS 64
 #define ARB_CUDA_PARTIALS 1024 /* blocks of a digest */
+#define ARB_CUDA_STAGES 4      /* uploads on their way */
+#define ARB_CUDA_STAGE_MOST ((size_t)4 << 20)
 
 typedef struct {
   int device;
@@ -19,7 +21,16 @@ typedef struct {
   arb_u128 *partial;      /* device, [ARB_CUDA_PARTIALS] */
   arb_u128 *host_partial; /* pinned */
   int *host_flag;         /* pinned */
-  void *work;             /* device work memory of slot calls; grows. Its end belongs to the products of dW (side) */
+  int64_t *posted;        /* pinned, [ARB_POST_WORDS + 1]; the last is the non-finite flag */
+  int posted_words;
+  cudaEvent_t post;
+  struct {
+    void *host; /* pinned; grows to ARB_CUDA_STAGE_MOST at most */
+    size_t bytes;
+    cudaEvent_t sent;
+  } stage[ARB_CUDA_STAGES]; /* what upload was given, until it is on the device */
+  int next_stage;
+  void *work; /* device work memory of slot calls; grows. Its end belongs to the products of dW (side) */
   size_t work_bytes, main_bytes, side_bytes;
   cudaStream_t side; /* in a recorded sequence: products of dW, beside what follows on `stream` */
   cudaEvent_t turned, voted;

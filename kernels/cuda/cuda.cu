@@ -141,11 +141,36 @@ static arb_status sync(arb_backend *be) {
   return ARB_OK;
 }
 
+/* Pinned memory of this upload's own, free again. */
+static arb_status stage_for(arb_cuda *c, size_t bytes, int *index) {
+  *index = c->next_stage;
+  c->next_stage = (c->next_stage + 1) % ARB_CUDA_STAGES;
+  auto &s = c->stage[*index];
+  if (!s.sent) ARB_CUDA_TRY(cudaEventCreateWithFlags(&s.sent, cudaEventDisableTiming), "event");
+  ARB_CUDA_TRY(cudaEventSynchronize(s.sent), "waiting for an upload");
+  if (bytes <= s.bytes) return ARB_OK;
+  (void)cudaFreeHost(s.host);
+  s.host = NULL;
+  s.bytes = 0;
+  ARB_CUDA_TRY(cudaMallocHost(&s.host, bytes), "pinned memory");
+  s.bytes = bytes;
+  return ARB_OK;
+}
+
 static arb_status upload(arb_backend *be, void *dst, const void *host, size_t bytes) {
+  arb_cuda *c = arb_cuda_of(be);
+  int i;
   if (bytes == 0) return ARB_OK;
-  arb_cuda_of(be)->chained = 0;
-  ARB_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, arb_cuda_of(be)->stream), "upload");
-  return sync(be);
+  c->chained = 0;
+  if (bytes > ARB_CUDA_STAGE_MOST) {
+    ARB_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream), "upload");
+    return sync(be);
+  }
+  ARB_TRY(stage_for(c, bytes, &i));
+  memcpy(c->stage[i].host, host, bytes);
+  ARB_CUDA_TRY(cudaMemcpyAsync(dst, c->stage[i].host, bytes, cudaMemcpyHostToDevice, c->stream), "upload");
+  ARB_CUDA_TRY(cudaEventRecord(c->stage[i].sent, c->stream), "upload");
+  return ARB_OK;
 }
 
 static arb_status download(arb_backend *be, void *host, const void *src, size_t bytes) {
@@ -182,6 +207,32 @@ static arb_status take_nonfinite(arb_backend *be, int *host_flag) {
   return fill(be, c->nonfinite, 0, sizeof *c->nonfinite);
 }
 
+static __global__ void post_kernel(const int64_t *src, int words, int *nonfinite, int64_t *to) {
+  const int i = (int)threadIdx.x;
+  if (i < words) to[i] = src[i];
+  if (i != ARB_POST_WORDS) return;
+  to[i] = *nonfinite != 0;
+  *nonfinite = 0;
+}
+
+static arb_status post(arb_backend *be, const int64_t *src, int words) {
+  arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_join_side(c));
+  ARB_CUDA_LAUNCH(c, "post", post_kernel, 1, 32, 0, src, words, c->nonfinite, c->posted);
+  c->posted_words = words;
+  ARB_CUDA_TRY(cudaEventRecord(c->post, c->stream), "post");
+  c->chained = 0;
+  return ARB_OK;
+}
+
+static arb_status collect(arb_backend *be, int64_t *host, int *host_flag) {
+  arb_cuda *c = arb_cuda_of(be);
+  ARB_CUDA_TRY(cudaEventSynchronize(c->post), "waiting for the device");
+  memcpy(host, c->posted, (size_t)c->posted_words * sizeof *host);
+  *host_flag = (int)c->posted[ARB_POST_WORDS];
+  return ARB_OK;
+}
+
 static void destroy(arb_backend *be) {
   arb_cuda *c = arb_cuda_of(be);
   if (!c) return;
@@ -193,6 +244,12 @@ static void destroy(arb_backend *be) {
   (void)cudaFree(c->partial);
   (void)cudaFreeHost(c->host_partial);
   (void)cudaFreeHost(c->host_flag);
+  (void)cudaFreeHost(c->posted);
+  for (auto &s : c->stage) {
+    (void)cudaFreeHost(s.host);
+    if (s.sent) (void)cudaEventDestroy(s.sent);
+  }
+  if (c->post) (void)cudaEventDestroy(c->post);
   if (c->start) (void)cudaEventDestroy(c->start);
   if (c->stop) (void)cudaEventDestroy(c->stop);
   if (c->turned) (void)cudaEventDestroy(c->turned);
@@ -225,6 +282,8 @@ static arb_status setup(arb_cuda *c, int device) {
   ARB_TRY(device_alloc(ARB_CUDA_PARTIALS * sizeof *c->partial, (void **)&c->partial));
   ARB_CUDA_TRY(cudaMallocHost((void **)&c->host_partial, ARB_CUDA_PARTIALS * sizeof *c->host_partial), "pinned memory");
   ARB_CUDA_TRY(cudaMallocHost((void **)&c->host_flag, sizeof *c->host_flag), "pinned memory");
+  ARB_CUDA_TRY(cudaMallocHost((void **)&c->posted, (ARB_POST_WORDS + 1) * sizeof *c->posted), "pinned memory");
+  ARB_CUDA_TRY(cudaEventCreateWithFlags(&c->post, cudaEventDisableTiming), "event");
   ARB_CUDA_TRY(cudaMemsetAsync(c->nonfinite, 0, sizeof *c->nonfinite, c->stream), "fill");
   ARB_CUDA_TRY(cudaMemsetAsync(c->step, 0, sizeof *c->step, c->stream), "fill");
   return ARB_OK;
@@ -249,6 +308,7 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   be->kind = ARB_BACKEND_CUDA;
   be->on_device = 1;
   be->stream = c->stream;
+  be->flag = c->nonfinite;
   be->encoders = {arb_cuda_dense_open, device};
   o->name = c->name;
   o->alloc = alloc;
@@ -259,6 +319,8 @@ extern "C" arb_status arb_backend_cuda_create(int device, arb_backend **out) {
   o->sync = sync;
   o->begin_step = begin_step;
   o->take_nonfinite = take_nonfinite;
+  o->post = post;
+  o->collect = collect;
   o->destroy = destroy;
   o->reserve = reserve;
   o->held = held;

@@ -1,9 +1,9 @@
 /* The CUDA backend: every slot of kernels/backend.h on one NVIDIA GPU, with the reference's bits.
  *
  * All work of a backend runs on one stream of one device. A backend belongs to the thread that created it. Slots only queue
- * work; upload, download, sync, take_nonfinite and digest wait. Kernels read seed, step and learning rate from device memory
- * that begin_step writes, so a captured step replays with new ones. Work memory grows on first use: run a step once before
- * capturing it. */
+ * work; download, sync, take_nonfinite, collect and digest wait, and so do large uploads. Kernels read seed, step and learning
+ * rate from device memory that begin_step writes, so a captured step replays with new ones. Work memory grows on first use: run
+ * a step once before capturing it. */
 #ifndef ARB_KERNELS_CUDA_CUDA_H
 #define ARB_KERNELS_CUDA_CUDA_H
 

@@ -178,6 +178,22 @@ static arb_status host_take_nonfinite(arb_backend *be, int *flag) {
   return ARB_OK;
 }
 
+static arb_status host_post(arb_backend *be, const int64_t *src, int words) {
+  arb_host *host = arb_host_of(be);
+  memcpy(host->posted, src, (size_t)words * sizeof *src);
+  host->posted[ARB_POST_WORDS] = be->nonfinite;
+  host->posted_words = words;
+  be->nonfinite = 0;
+  return ARB_OK;
+}
+
+static arb_status host_collect(arb_backend *be, int64_t *out, int *flag) {
+  const arb_host *host = arb_host_of(be);
+  memcpy(out, host->posted, (size_t)host->posted_words * sizeof *out);
+  *flag = (int)host->posted[ARB_POST_WORDS];
+  return ARB_OK;
+}
+
 static void host_destroy(arb_backend *be) {
   arb_host *host = arb_host_of(be);
   if (!host) return;
@@ -516,6 +532,7 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
 void arb_host_fill(arb_backend *be, arb_host *host) {
   be->ctx = host;
   be->threads = host->workers;
+  be->flag = &be->nonfinite;
   arb_ops *o = &be->ops;
   o->alloc = host_alloc;
   o->free = host_free;
@@ -525,6 +542,8 @@ void arb_host_fill(arb_backend *be, arb_host *host) {
   o->sync = host_sync;
   o->begin_step = host_begin_step;
   o->take_nonfinite = host_take_nonfinite;
+  o->post = host_post;
+  o->collect = host_collect;
   o->destroy = host_destroy;
   o->reserve = host_reserve;
   o->held = host_held;

@@ -68,6 +68,8 @@ struct arb_host {
   int64_t scratch_width;
   void *work;
   size_t work_bytes;
+  int64_t posted[ARB_POST_WORDS + 1]; /* the last is the non-finite flag */
+  int posted_words;
   double seconds[ARB_HOST__COUNT]; /* wall time in each operation */
   int64_t calls[ARB_HOST__COUNT];
 };

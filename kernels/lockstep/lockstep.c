@@ -350,16 +350,25 @@ static arb_status begin_step(arb_backend *be, uint64_t seed, uint32_t step, floa
   return d->ref ? d->ref->ops.begin_step(d->ref, seed, step, eta_units) : ARB_OK;
 }
 
-static arb_status take_nonfinite(arb_backend *be, int *flag) {
+static arb_status same_flag(arb_backend *be, int flag) {
   struct arb_lockstep *d = of(be);
   int theirs = 0;
-  ARB_TRY(d->real.take_nonfinite(be, flag));
   if (!d->ref) return ARB_OK;
   ARB_TRY(d->ref->ops.take_nonfinite(d->ref, &theirs));
-  ARB_REQUIRE(*flag == theirs, ARB_ERR_NUMERIC,
+  ARB_REQUIRE(flag == theirs, ARB_ERR_NUMERIC,
               "lockstep: step %u, rank %d: the non-finite flag of %s is %d, the reference's %d", (unsigned)be->step, d->o.rank,
-              be->ops.name, *flag, theirs);
+              be->ops.name, flag, theirs);
   return ARB_OK;
+}
+
+static arb_status take_nonfinite(arb_backend *be, int *flag) {
+  ARB_TRY(of(be)->real.take_nonfinite(be, flag));
+  return same_flag(be, *flag);
+}
+
+static arb_status collect(arb_backend *be, int64_t *host, int *flag) {
+  ARB_TRY(of(be)->real.collect(be, host, flag));
+  return same_flag(be, *flag);
 }
 
 static void destroy(arb_backend *be) {
@@ -390,6 +399,7 @@ arb_status arb_lockstep_attach(arb_backend *be, const arb_lockstep_options *o) {
   arb_slot_wrap(&be->ops);
   be->ops.begin_step = begin_step;
   be->ops.take_nonfinite = take_nonfinite;
+  be->ops.collect = collect;
   be->ops.destroy = destroy;
   be->ops.record_begin = NULL;
   be->ops.record_end = NULL;
