@@ -84,7 +84,8 @@ static arb_status print_step(const arb_trainer *t, int steps, const double *seco
   return t->be->ops.profile ? print_operations(t, steps, total, out) : ARB_OK;
 }
 
-/* Collective. The same steps with votes sent after the backward pass and during it, in turn; ratios of neighbours. */
+/* Collective. The same steps with votes sent after the backward pass and during it, in turn; ratios of neighbours. Each turn
+ * goes on from a step of its own kind, as in a run. */
 static arb_status compare_overlap(arb_trainer *t, int steps, double *seconds, FILE *out) {
   arb_step_result r;
   double *after = seconds, *during = seconds + steps, *ratio = seconds + 2 * steps;
@@ -92,9 +93,10 @@ static arb_status compare_overlap(arb_trainer *t, int steps, double *seconds, FI
   for (int i = -2; i < steps; i++) /* the first two of each record */
     for (int on = 0; on < 2; on++) {
       arb_trainer_overlap(t, on);
+      ARB_TRY(arb_trainer_step_on(t, &r));
       ARB_TRY(arb_comm_barrier(t->comm));
       const double start = arb_clock_seconds();
-      ARB_TRY(arb_trainer_step(t, &r));
+      ARB_TRY(arb_trainer_step_on(t, &r));
       if (i >= 0) (on ? during : after)[i] = arb_clock_seconds() - start;
     }
   arb_trainer_overlap(t, overlap);
@@ -115,12 +117,12 @@ arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
   double *seconds = calloc((size_t)(3 * pairs), sizeof *seconds);
   arb_status st = arb_comm_agree(t->comm, seconds ? ARB_OK : ARB_FAIL(ARB_ERR_NOMEM, "out of host memory"));
   if (st != ARB_OK) goto out;
-  ARB_TRY_OUT(st, arb_trainer_step(t, &r));
+  for (int i = 0; i < 2; i++) ARB_TRY_OUT(st, arb_trainer_step_on(t, &r)); /* the first takes memory, the second records */
   if (t->be->ops.profile) ARB_TRY_OUT(st, t->be->ops.profile(t->be, 0, 1, NULL, NULL, NULL));
   double total = 0.0;
   for (int i = 0; i < steps; i++) {
     const double start = arb_clock_seconds();
-    ARB_TRY_OUT(st, arb_trainer_step(t, &r));
+    ARB_TRY_OUT(st, arb_trainer_step_on(t, &r));
     total += seconds[i] = arb_clock_seconds() - start;
   }
   if (out) {
@@ -129,6 +131,7 @@ arb_status arb_bench_step(arb_trainer *t, int steps, FILE *out) {
   }
   st = arb_comm_agree(t->comm, st);
   if (st == ARB_OK && t->device_comm) st = compare_overlap(t, pairs, seconds, out);
+  if (st == ARB_OK && t->begun) st = arb_trainer_step(t, &r); /* so that nothing is under way when a rank leaves */
 out:
   free(seconds);
   return st;

@@ -212,9 +212,10 @@ static void carve(arb_model *m) {
   if (c->ranks) m->buffers.plain = arb_arena_take(a, ARB_U8, largest);
 
   a = &m->update;
-  m->loss = arb_arena_take(a, ARB_I64, 1);
-  m->count = arb_arena_take(a, ARB_I64, 1);
-  m->flips = arb_arena_take(a, ARB_I64, 2);
+  m->results = arb_arena_take(a, ARB_I64, ARB_RESULT__COUNT);
+  m->loss = m->results ? m->results + ARB_RESULT_LOSS : NULL;
+  m->count = m->results ? m->results + ARB_RESULT_COUNT : NULL;
+  m->flips = m->results ? m->results + ARB_RESULT_FLIPS : NULL;
   if (c->ranks) arb_shard_carve_sums(&m->state, a);
   m->update_work.s = arb_arena_take(a, ARB_U64, n);
   m->update_work.top = arb_arena_take(a, ARB_I32, members);
@@ -328,9 +329,7 @@ arb_status arb_model_allocate(arb_model *m) {
 arb_status arb_model_begin(arb_model *m) {
   arb_backend *be = m->be;
   ARB_TRY(be->ops.fill(be, m->state.votes_memory, 0, m->state.votes.peak));
-  ARB_TRY(be->ops.fill(be, m->loss, 0, sizeof *m->loss));
-  ARB_TRY(be->ops.fill(be, m->count, 0, sizeof *m->count));
-  return be->ops.fill(be, m->flips, 0, 2 * sizeof *m->flips);
+  return be->ops.fill(be, m->results, 0, ARB_RESULT__COUNT * sizeof *m->results);
 }
 
 /* Where the rows of every part lie in the stream, and the features themselves. Slots of absent parts have zero features and no

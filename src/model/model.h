@@ -37,6 +37,9 @@ typedef struct {
   int first_module, past_module, first_tensor, past_tensor;
 } arb_bucket;
 
+/* What a step counts. */
+enum { ARB_RESULT_LOSS, ARB_RESULT_COUNT, ARB_RESULT_FLIPS, ARB_RESULT_SATURATED, ARB_RESULT__COUNT };
+
 typedef struct {
   arb_model_spec spec;
   arb_backend *be; /* borrowed */
@@ -58,6 +61,7 @@ typedef struct {
   int32_t *join, *split[ARB_FEATURE_KINDS + 1];
   int32_t *host_rows;            /* [2][rows of a batch], to build maps and targets in; NULL without features */
   float *g;                      /* [rows][dim] */
+  int64_t *results;              /* [ARB_RESULT__COUNT], side by side so that they travel as one: */
   int64_t *loss, *count, *flips; /* flips[2] */
   arb_work buffers;
   arb_update_work update_work;

@@ -46,13 +46,12 @@ static arb_status spread(arb_trainer *t, void *arg) {
   return arb_shard_spread(&t->model->state);
 }
 
-/* From the packed trits of this rank's rows on. */
+/* From the packed trits of this rank's rows on. Only queued. */
 static arb_status gather(arb_trainer *t) {
   const arb_shard *h = &t->model->state.shard;
   arb_comm *c = carrier(t);
   ARB_TRY(arb_comm_all_gather(c, h->mine, h->packed, h->trits, ARB_U8, ARB_TRAFFIC_TRITS));
   ARB_TRY(arb_comm_all_gather(c, h->p, h->gathered_p, h->rows, ARB_I8, ARB_TRAFFIC_ROWS));
-  ARB_TRY(arb_votes_arrived(t));
   return arb_trainer_recorded(t, &t->update_recorded[ARB_UPDATE_SPREAD], spread, NULL);
 }
 
@@ -61,7 +60,8 @@ arb_status arb_trainer_gather_copies(arb_trainer *t) {
   arb_status st = arb_shard_pack(&t->model->state);
   if (st == ARB_OK) st = t->be->ops.sync(t->be);
   ARB_TRY(arb_comm_agree(t->comm, st));
-  return gather(t);
+  ARB_TRY(gather(t));
+  return arb_votes_arrived(t);
 }
 
 static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
@@ -77,23 +77,21 @@ static arb_status exchange_rows(arb_trainer *t, int64_t *used) {
 }
 
 arb_status arb_trainer_exchange(arb_trainer *t, int64_t *used) {
-  if (!t->overlap) { /* otherwise they have been sent, and waited for */
-    ARB_TRY(arb_trainer_send_votes(t));
-    ARB_TRY(arb_votes_arrived(t));
-  }
+  ARB_TRY(arb_votes_sum(t));
   return t->model->spec.ranks ? exchange_rows(t, used) : arb_trainer_counted(t, used, update_all, used);
 }
 
 void arb_exchange_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
   const arb_state *s = &m->state;
   const arb_shard *h = &s->shard;
+  if (m->spec.fused_update) return; /* of one rank */
+  wire[ARB_TRAFFIC_AGREE] = sizeof *m->be->flag;
   if (!m->spec.ranks) {
-    wire[ARB_TRAFFIC_VOTES] = m->spec.fused_update ? 0 : (int64_t)s->votes.peak;
+    wire[ARB_TRAFFIC_VOTES] = (int64_t)s->votes.peak;
     return;
   }
   wire[ARB_TRAFFIC_VOTES] = h->ranks * h->votes;
   wire[ARB_TRAFFIC_TRITS] = h->trits;
   wire[ARB_TRAFFIC_ROWS] = h->rows;
   wire[ARB_TRAFFIC_STATS] = 2 * (int64_t)sizeof(int32_t) * h->members + (int64_t)sizeof(uint64_t) * h->sums;
-  wire[ARB_TRAFFIC_AGREE] = 2 * (int64_t)sizeof(int64_t); /* flips */
 }

@@ -204,7 +204,8 @@ out:
 
 /* Collective. All masks, summed over ranks. */
 static arb_status run_all(arb_trainer *t, int full, figures f[ARB_MEDIA_MASKS]) {
-  arb_status st = arb_model_begin(t->model);
+  arb_status st = arb_step_forget(t);
+  if (st == ARB_OK) st = arb_model_begin(t->model);
   memset(f, 0, ARB_MEDIA_MASKS * sizeof *f);
   for (int mask = 0; mask < ARB_MEDIA_MASKS && st == ARB_OK; mask++) st = run_mask(t, mask, full, &f[mask]);
   ARB_TRY(arb_comm_agree(t->comm, st));

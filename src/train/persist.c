@@ -77,6 +77,7 @@ arb_status arb_trainer_resume(arb_trainer *t, int64_t *resumed_step) {
   arb_ckpt_meta meta = {.step = -1, .identity = t->identity};
   char digest[33];
   arb_status st = snapshot_init(&s, t);
+  if (st == ARB_OK) st = arb_step_forget(t);
   if (st == ARB_OK && t->comm->rank == 0) st = load_local(t, &s, &meta);
   ARB_TRY_OUT(st, arb_comm_agree(t->comm, st));
   ARB_TRY_OUT(st, arb_comm_broadcast(t->comm, &meta.step, 1, ARB_I64, 0, ARB_TRAFFIC_CONTROL));

@@ -87,15 +87,22 @@ static arb_status save(arb_trainer *t, arb_metrics *metrics, FILE *out, int wait
   return wait || !t->cfg->checkpoint.async ? finish(t, metrics, out, wait) : ARB_OK;
 }
 
+/* Is there anything but the next step after this one? A stop request apart, which the step itself finds. */
+static int rests_after(const arb_trainer *t, int64_t step, int evaluates) {
+  const arb_config *c = t->cfg;
+  return step == c->train.steps || (evaluates && due(c->eval.every, step)) || due(c->checkpoint.every, step) ||
+         (c->sample.length > 0 && due(c->sample.every, step));
+}
+
 static arb_status steps(arb_trainer *t, arb_metrics *metrics, FILE *out) {
   const arb_config *c = t->cfg;
+  const int evaluates = t->valid.bytes || (t->media && t->media->valid.count);
   while (t->step < c->train.steps) {
     arb_step_result r;
     double val = -1.0;
-    ARB_TRY(arb_trainer_step(t, &r));
+    ARB_TRY(rests_after(t, t->step + 1, evaluates) ? arb_trainer_step(t, &r) : arb_trainer_step_on(t, &r));
     const int last = r.step == c->train.steps;
-    if ((t->valid.bytes || (t->media && t->media->valid.count)) && (due(c->eval.every, r.step) || last))
-      ARB_TRY(arb_trainer_evaluate(t, &val));
+    if (evaluates && (due(c->eval.every, r.step) || last)) ARB_TRY(arb_trainer_evaluate(t, &val));
     for (int k = 0; k < 2; k++) r.val_by[k] = t->media && val >= 0.0 ? t->media->val[1 << k] : -1.0;
     ARB_TRY(arb_comm_agree(t->comm, arb_metrics_step(metrics, c, &r, val)));
     ARB_TRY(advance(t, metrics, out));

@@ -60,6 +60,7 @@ arb_status arb_trainer_sample(arb_trainer *t, const char *prompt, FILE *out) {
   const int paired = t->media != NULL; /* a text of its own: it begins with BOS and may end */
   uint16_t logits[ARB_VOCABULARY];
   int64_t length = 0;
+  ARB_REQUIRE(t->begun <= 0, ARB_ERR_ARG, "a sample while step %lld is under way", (long long)t->begun);
   if (paired) ARB_TRY(put_features(t));
   if (paired) t->ids[length++] = ARB_PAIR_BOS;
   for (const char *s = prompt[0] || paired ? prompt : "\n"; *s && length < context; s++) t->ids[length++] = (unsigned char)*s;

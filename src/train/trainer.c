@@ -15,8 +15,6 @@
 #define ARITHMETIC_VERSION 2           /* raised whenever the same config would give other bits */
 #define META_ARRAY 0xffffffffffffffffu /* array id of everything in the digest that is not an array */
 
-enum { SUM_FAILED, SUM_NONFINITE, SUM_STOP, SUM_EMPTY, SUM_EMPTY_LAST, SUM_LOSS, SUM_COUNT, SUM_READY, SUM_USED };
-
 void arb_trainer_path(const arb_config *cfg, const char *leaf, char *path, size_t size) {
   snprintf(path, size, "%s/%s%s%s", cfg->run.dir, cfg->run.name, leaf[0] ? "/" : "", leaf);
 }
@@ -98,13 +96,6 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
   return spec;
 }
 
-void arb_trainer_wire(const arb_model *m, int64_t wire[ARB_TRAFFIC__COUNT]) {
-  memset(wire, 0, ARB_TRAFFIC__COUNT * sizeof *wire);
-  arb_exchange_wire(m, wire);
-  const int guards = m->spec.guards != 0; /* agreed upon after the update */
-  wire[ARB_TRAFFIC_AGREE] += (int64_t)sizeof(int64_t) * (SUM_USED + m->state.tensor_count + guards);
-}
-
 /* Allocates the model; where memory is short, the message is the plan, and nothing was started. */
 static arb_status allocate(arb_trainer *t) {
   arb_plan plan;
@@ -161,10 +152,11 @@ static arb_status prepare(arb_trainer *t, int data) {
   ARB_TRY(allocate(t));
   ARB_TRY(arb_state_fresh(&t->model->state, c->run.seed));
   arb_trainer_overlap(t, c->dist.overlap);
+  t->ahead = arb_step_may_go_ahead(t);
   t->vmax = 127 / (int)c->train.grains;
   t->ids = calloc((size_t)(rows * at_once), sizeof *t->ids);
   t->targets = calloc((size_t)(rows * at_once), sizeof *t->targets);
-  t->sums = calloc((size_t)(SUM_USED + t->model->state.tensor_count), sizeof *t->sums);
+  t->sums = calloc((size_t)arb_step_words(t->model), sizeof *t->sums);
   t->recorded_used = calloc((size_t)t->model->state.tensor_count, sizeof *t->recorded_used);
   ARB_REQUIRE(t->ids && t->targets && t->sums && t->recorded_used, ARB_ERR_NOMEM, "out of host memory");
   return t->media ? arb_media_allocate(t) : ARB_OK;
@@ -190,6 +182,7 @@ arb_status arb_trainer_create_encoded(const arb_config *cfg, arb_backend *be, ar
   if (st == ARB_OK) st = arb_comm_agree(comm, prepare(t, data));
   for (int k = 0; k < ARB_MEDIA_KINDS && encoders; k++) arb_encoder_destroy(&encoders[k]); /* unless they were taken */
   if (st == ARB_OK) st = arb_trainer_same_everywhere(t);
+  if (st == ARB_OK) st = arb_comm_all_reduce(comm, &t->ahead, 1, ARB_I64, ARB_MIN, ARB_TRAFFIC_CONTROL);
   if (st != ARB_OK)
     arb_trainer_destroy(&t);
   else
@@ -219,153 +212,8 @@ void arb_trainer_destroy(arb_trainer **trainer) {
   *trainer = NULL;
 }
 
-typedef struct {
-  arb_model *model;
-  arb_pass *pass;
-  const arb_bucket *bucket;
-} pass_walk;
-
-static arb_status forward(arb_trainer *t, void *arg) {
-  (void)t;
-  const pass_walk *w = arg;
-  return arb_model_forward(w->model, w->pass);
-}
-
-static arb_status backward(arb_trainer *t, void *arg) {
-  (void)t;
-  const pass_walk *w = arg;
-  return arb_model_backward(w->model, w->pass);
-}
-
-static arb_status forward_backward(arb_trainer *t, void *arg) {
-  ARB_TRY(forward(t, arg));
-  return backward(t, arg);
-}
-
-/* The modules of a bucket, after the forward pass if they are the last ones. */
-static arb_status part(arb_trainer *t, void *arg) {
-  const pass_walk *w = arg;
-  if (w->bucket->past_module == w->model->module_count) ARB_TRY(forward(t, arg));
-  return arb_model_backward_part(w->model, w->pass, w->bucket->first_module, w->bucket->past_module);
-}
-
-/* The last batch of a step: every part of its backward pass completes a bucket. */
-static arb_status forward_backward_sent(arb_trainer *t, pass_walk *w) {
-  const int replayed = t->be->ops.replay && t->warm;
-  for (int i = 0; i < t->model->bucket_count; i++) {
-    w->bucket = &t->model->buckets[i];
-    ARB_TRY(arb_trainer_recorded(t, &t->parts_recorded[i], part, w));
-    if (!replayed) ARB_TRY(t->be->ops.sync(t->be)); /* only a sequence's end says that its votes are cast */
-    ARB_TRY(arb_votes_send_bucket(t));
-  }
-  return ARB_OK;
-}
-
-/* The only batch of a step whose backward pass updates: begun only when the forward pass was finite, since what is updated
- * cannot be taken back. */
-static arb_status forward_backward_fused(arb_trainer *t, pass_walk *w) {
-  int nonfinite;
-  ARB_TRY(arb_trainer_recorded(t, &t->batches_recorded[0], forward, w));
-  ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
-  t->sums[SUM_NONFINITE] = nonfinite;
-  return nonfinite ? ARB_OK : arb_trainer_counted(t, t->sums + SUM_USED, backward, w);
-}
-
-static arb_status all_batches(arb_trainer *t, int64_t step) {
-  const arb_config *c = t->cfg;
-  arb_model *m = t->model;
-  const arb_grain_set mine = arb_place_grains(c->train.grains, t->comm->rank, t->comm->size);
-  if (c->debug.poison) ARB_TRY(arb_model_poison(m));
-  ARB_TRY(t->be->ops.begin_step(t->be, c->run.seed, (uint32_t)step, arb_trainer_eta(c, step) * 42.0f));
-  ARB_TRY(arb_model_begin(m));
-  int batch = 0;
-  for (int64_t done = 0; done < mine.count; batch++) {
-    const int64_t left = mine.count - done;
-    const int32_t count = left < m->spec.grains_per_batch ? (int32_t)left : m->spec.grains_per_batch;
-    const int64_t first = mine.first + done * mine.stride;
-    const arb_rows r = {m->spec.rows_per_grain, count, (int32_t)first, (int32_t)mine.stride};
-    arb_pass p;
-    if (t->media) ARB_TRY(arb_media_fill(t, step, count, &t->sums[SUM_EMPTY]));
-    for (int32_t i = 0; i < count && !t->media; i++)
-      ARB_TRY(arb_batch_fill(&t->batches, step, first + i * mine.stride, t->ids + i * r.rows_per_grain,
-                             t->targets + i * r.rows_per_grain));
-    ARB_TRY(arb_model_pass_features(m, &r, t->ids, t->targets, t->media ? t->media->features : NULL, 1, t->vmax, &p));
-    for (int j = 0; j < m->state.tensor_count; j++) {
-      const int kind = arb_model_tensor_kind(m, j);
-      t->sums[SUM_USED + j] += kind < 0 ? p.used : p.used_by[kind];
-    }
-    pass_walk w = {m, &p, NULL};
-    done += count;
-    ARB_TRY(m->spec.fused_update               ? forward_backward_fused(t, &w)
-            : t->overlap && done == mine.count ? forward_backward_sent(t, &w)
-                                               : arb_trainer_recorded(t, &t->batches_recorded[batch], forward_backward, &w));
-  }
-  return ARB_OK;
-}
-
-/* This rank's grains: votes, loss and counts are in the model afterwards; with overlap, votes are sums over ranks. */
-static arb_status local_work(arb_trainer *t, int64_t step) {
-  arb_model *m = t->model;
-  int nonfinite;
-  t->sent = 0;
-  const arb_status st = all_batches(t, step);
-  if (t->overlap && arb_votes_finish(t) != ARB_OK) return ARB_ERR_COMM; /* its message, or that of what went before */
-  ARB_TRY(st);
-  ARB_TRY(arb_model_check_guards(m));
-  ARB_TRY(t->be->ops.take_nonfinite(t->be, &nonfinite));
-  ARB_REQUIRE(
-      !m->spec.fused_update || !nonfinite, ARB_ERR_NUMERIC,
-      "step %lld: a value is not finite in the backward pass. With train.fused_update = yes some matrices had taken this "
-      "step, so the state in memory is given up; the last checkpoint is intact",
-      (long long)step);
-  t->sums[SUM_NONFINITE] += nonfinite;
-  ARB_TRY(t->be->ops.download(t->be, &t->sums[SUM_LOSS], m->loss, sizeof *m->loss));
-  return t->be->ops.download(t->be, &t->sums[SUM_COUNT], m->count, sizeof *m->count);
-}
-
-static double bits_per_byte(int64_t loss_q20, int64_t count) {
+double arb_bits_per_byte(int64_t loss_q20, int64_t count) {
   return count ? (double)loss_q20 / 1048576.0 / (double)count / 0.69314718055994531 : 0.0;
-}
-
-arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result) {
-  arb_model *m = t->model;
-  const int64_t step = t->step + 1;
-  const int slots = SUM_USED + m->state.tensor_count;
-  memset(t->sums, 0, (size_t)slots * sizeof *t->sums);
-  arb_comm_reset_payload(t->comm);
-  if (t->device_comm) arb_comm_reset_payload(t->device_comm);
-  const arb_status mine = local_work(t, step);
-  if (mine == ARB_ERR_COMM) return mine; /* the transport is broken: nothing can be agreed on */
-  t->sums[SUM_FAILED] = mine != ARB_OK;
-  t->sums[SUM_STOP] = t->stop && *t->stop;
-  t->sums[SUM_READY] = arb_save_ready(t, 0);
-  ARB_TRY(arb_comm_all_reduce(t->comm, t->sums, slots, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
-  t->save_ready = t->sums[SUM_READY] == t->comm->size;
-  if (t->sums[SUM_FAILED]) return arb_comm_agree(t->comm, mine);
-  ARB_REQUIRE(!t->sums[SUM_NONFINITE], ARB_ERR_NUMERIC,
-              "step %lld: a value is not finite; the step was refused and the state is that of step %lld", (long long)step,
-              (long long)t->step);
-  if (t->media) ARB_TRY(arb_media_check(t, step, &t->sums[SUM_EMPTY]));
-  if (!m->spec.fused_update) ARB_TRY(arb_trainer_exchange(t, t->sums + SUM_USED));
-  if (!t->warm && t->be->ops.held(t->be) > t->model->kernel_work + t->model->kernel_scratch)
-    arb_log(ARB_LOG_WARN, "memory", "the first step took %zu bytes of work memory, %zu were planned", t->be->ops.held(t->be),
-            t->model->kernel_work + t->model->kernel_scratch);
-  t->warm = 1;
-  if (m->spec.guards) ARB_TRY(arb_comm_agree(t->comm, arb_model_check_guards(m)));
-  int64_t flips[2];
-  ARB_TRY(t->be->ops.download(t->be, flips, m->flips, sizeof flips));
-  if (m->spec.ranks) ARB_TRY(arb_comm_all_reduce(t->comm, flips, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_AGREE));
-  t->step = step;
-  *result = (arb_step_result){.step = step,
-                              .train_bpb = bits_per_byte(t->sums[SUM_LOSS], t->sums[SUM_COUNT]),
-                              .flips = flips[0],
-                              .saturated = flips[1],
-                              .stop = t->sums[SUM_STOP] != 0,
-                              .targets = t->sums[SUM_COUNT],
-                              .empty = t->sums[SUM_EMPTY]};
-  for (int k = 0; k < ARB_TRAFFIC_CONTROL; k++)
-    result->wire[k] = t->comm->payload[k] + (t->device_comm ? t->device_comm->payload[k] : 0);
-  return ARB_OK;
 }
 
 /* This rank's share of the validation windows, a grain's worth of sequences at a time. */
@@ -373,6 +221,7 @@ static arb_status local_evaluation(arb_trainer *t, int64_t sums[2]) {
   const arb_config *c = t->cfg;
   arb_model *m = t->model;
   const int64_t context = c->train.context, batch = m->spec.rows_per_grain * m->spec.grains_per_batch / context;
+  ARB_TRY(arb_step_forget(t));
   ARB_TRY(arb_model_begin(m));
   for (int64_t i = t->comm->rank; i < c->eval.sequences;) {
     int64_t filled = 0;
@@ -396,7 +245,7 @@ arb_status arb_trainer_evaluate(arb_trainer *t, double *bpb) {
   if (t->media) return arb_media_evaluate(t, bpb);
   ARB_TRY(arb_comm_agree(t->comm, local_evaluation(t, sums)));
   ARB_TRY(arb_comm_all_reduce(t->comm, sums, 2, ARB_I64, ARB_SUM, ARB_TRAFFIC_CONTROL));
-  *bpb = bits_per_byte(sums[0], sums[1]);
+  *bpb = arb_bits_per_byte(sums[0], sums[1]);
   return ARB_OK;
 }
 

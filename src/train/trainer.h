@@ -14,7 +14,8 @@
 #include "src/data/text.h"
 #include "src/model/model.h"
 
-#define ARB_TRAINER_BATCHES 31 /* grains a step at most, so batches too */
+#define ARB_TRAINER_BATCHES 31  /* grains a step at most, so batches too */
+#define ARB_TRAINER_FORGET (-1) /* the pass under way is of a step that was not taken */
 
 typedef struct {
   int64_t step;
@@ -52,12 +53,16 @@ typedef struct {
   int sent;    /* buckets of this step's votes that are on the wire */
   int overlap; /* votes go on the wire during the backward pass */
   void *parts_recorded[ARB_MODEL_BUCKETS];
-  int64_t *recorded_used;      /* host: the counts that the recorded update holds */
-  int warm;                    /* a step has run: work memory has its size */
-  size_t planned;              /* bytes that the plan said this rank would hold */
-  volatile sig_atomic_t *stop; /* set by a signal handler, may be NULL */
-  struct arb_save *save;       /* save.h; NULL until the first */
-  int save_ready;              /* the last step found every rank ready to advance the save on its way */
+  int64_t *recorded_used;                 /* host: the counts that the recorded update holds */
+  int warm;                               /* a step has run: work memory has its size */
+  size_t planned;                         /* bytes that the plan said this rank would hold */
+  volatile sig_atomic_t *stop;            /* set by a signal handler, may be NULL */
+  struct arb_save *save;                  /* save.h; NULL until the first */
+  int save_ready;                         /* the last step found every rank ready to advance the save on its way */
+  int64_t ahead;                          /* arb_trainer_step_on begins the next step; equal on all ranks, like begun */
+  int64_t begun;                          /* the step whose pass is under way; 0: none; or ARB_TRAINER_FORGET */
+  arb_status begun_status;                /* what beginning it gave on this rank, if it was begun ahead */
+  int64_t wire_ahead[ARB_TRAFFIC__COUNT]; /* what it has handed to the transports */
 } arb_trainer;
 typedef struct arb_save arb_save;
 
@@ -82,6 +87,11 @@ float arb_trainer_eta(const arb_config *cfg, int64_t t);
 /* Collective. One step: forward, backward, votes, agreement, sum over ranks, update. ARB_ERR_NUMERIC on every rank, and no
  * state byte changed, when any rank saw a non-finite value. */
 ARB_NODISCARD arb_status arb_trainer_step(arb_trainer *t, arb_step_result *result);
+
+/* Collective. The same for a caller who takes the next step at once: its pass is queued behind this step's update, where the
+ * backend queues work, and the device need not wait for the host. The caller may do other things first, except take a sample;
+ * what needs the model's memory then costs that pass, which is begun again. */
+ARB_NODISCARD arb_status arb_trainer_step_on(arb_trainer *t, arb_step_result *result);
 
 /* The same on all ranks, between two steps: whether votes go on the wire during the backward pass (dist.overlap says it first).
  * Only transports of device memory can. */

@@ -7,7 +7,10 @@
 
 static arb_comm *carrier(const arb_trainer *t) { return t->device_comm ? t->device_comm : t->comm; }
 
-void arb_trainer_overlap(arb_trainer *t, int on) { t->overlap = on && t->device_comm && !t->model->spec.fused_update; }
+void arb_trainer_overlap(arb_trainer *t, int on) {
+  t->overlap = on && t->device_comm && !t->model->spec.fused_update && !t->be->watch; /* a watched slot is waited for anyway */
+  if (t->begun) t->begun = ARB_TRAINER_FORGET;                                        /* its votes went the other way */
+}
 
 /* Replicated state: the votes lie in one block, and the gaps between them stay zero. */
 static arb_status send_range(arb_trainer *t, int64_t at, int64_t bytes) {
@@ -38,17 +41,37 @@ static arb_status scatter_all(arb_trainer *t) {
   return end;
 }
 
-arb_status arb_votes_send_bucket(arb_trainer *t) {
+static arb_status send_bucket(arb_trainer *t, const arb_bucket *b) {
   const arb_state *s = &t->model->state;
-  const arb_bucket *b = &t->model->buckets[t->sent++];
   const int64_t at = begin_of(s, b->first_tensor);
-  ARB_TRY(arb_comm_aside(t->device_comm));
   return t->model->spec.ranks ? scatter(t, b) : send_range(t, at, begin_of(s, b->past_tensor) - at);
+}
+
+/* A value that is not finite on one rank keeps every rank from updating: the flag goes with the last votes. */
+static arb_status end_with_flag(arb_trainer *t, arb_status st) {
+  if (st == ARB_OK) st = arb_comm_all_reduce(carrier(t), t->be->flag, 1, ARB_I32, ARB_MAX, ARB_TRAFFIC_AGREE);
+  const arb_status end = arb_comm_batch_end(carrier(t));
+  ARB_TRY(st);
+  return end;
+}
+
+arb_status arb_votes_send_bucket(arb_trainer *t) {
+  const arb_bucket *b = &t->model->buckets[t->sent++];
+  ARB_TRY(arb_comm_aside(t->device_comm));
+  if (t->sent < t->model->bucket_count) return send_bucket(t, b);
+  ARB_TRY(arb_comm_batch_begin(carrier(t)));
+  return end_with_flag(t, send_bucket(t, b));
 }
 
 arb_status arb_votes_finish(arb_trainer *t) {
   while (t->sent < t->model->bucket_count) ARB_TRY(arb_votes_send_bucket(t));
-  return arb_comm_barrier(t->device_comm);
+  return ARB_OK;
+}
+
+arb_status arb_votes_sum(arb_trainer *t) {
+  if (t->overlap) return arb_comm_join(t->device_comm);
+  ARB_TRY(arb_comm_batch_begin(carrier(t)));
+  return end_with_flag(t, arb_trainer_send_votes(t));
 }
 
 arb_status arb_votes_arrived(arb_trainer *t) { return t->device_comm ? arb_comm_barrier(t->device_comm) : ARB_OK; }

@@ -71,7 +71,7 @@ static void test_overruns(void **state) {
                 {(unsigned char *)m->state.votes_memory, "guard zone before the first array of votes: byte 0"},
                 {(unsigned char *)(m->g + rows * m->spec.dim), "guard zone of work, all modules: 4096 x f32 taken at model.c:"},
                 {(unsigned char *)(m->bias + m->spec.dim) + 7, "constants, all layers: 64 x f32 taken at model.c:"},
-                {(unsigned char *)(m->flips + 2), "guard zone of update, all tensors: 2 x i64"}};
+                {(unsigned char *)(m->flips + 2), "guard zone of update, all tensors: 4 x i64"}};
     arb_assert_ok(arb_trainer_step(r.t, &result));
     *byte[i].at ^= 0xff;
     const arb_status st = i == 3 ? arb_model_check_guards(m) : arb_trainer_step(r.t, &result);
