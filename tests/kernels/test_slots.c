@@ -238,6 +238,19 @@ static void test_flag(void **state) {
     assert_int_equal(flag, 1);
     arb_assert_ok(be->ops.take_nonfinite(be, &flag));
     assert_int_equal(flag, 0);
+    /* A post reads and clears it when its turn comes; what happens before it is collected is not its business. */
+    int64_t words[3] = {-1, 2, (int64_t)1 << 40}, got[ARB_POST_WORDS] = {0};
+    arb_assert_ok(slots[SLOT_NORM_X].run(be, &p, out));
+    assert_int_equal(*be->flag, 1);
+    arb_assert_ok(be->ops.post(be, words, 3));
+    assert_int_equal(*be->flag, 0);
+    arb_assert_ok(slots[SLOT_NORM_X].run(be, &p, out));
+    memset(words, 0, sizeof words);
+    arb_assert_ok(be->ops.collect(be, got, &flag));
+    assert_int_equal(flag, 1);
+    assert_true(got[0] == -1 && got[1] == 2 && got[2] == (int64_t)1 << 40 && got[3] == 0);
+    arb_assert_ok(be->ops.take_nonfinite(be, &flag));
+    assert_int_equal(flag, 1);
     for (int i = 0; i < count; i++) free(out[i]);
   }
   slot_problem_drop(&p);
