@@ -21,13 +21,16 @@ struct arb_vote_args {
   uint32_t tensor;
 };
 
-/* Trits of four state bytes: +1 from 170 on, -1 below 85. With h = high bits and l = low seven bits of each byte, no carry
- * crosses a byte: c >= 170 iff h and l + 86 has bit 7; c < 85 iff not h and l + 43 has not. */
+/* Trits of two state bytes that lie in the low halves of 16 bits each: (3 c + 2) / 256 - 1 in the high halves, as int8. A carry
+ * out of the lower one adds 1 to the upper 3 c + 2, which changes no trit; 255 is illegal. */
+__device__ __forceinline__ uint32_t arb_trit_pair(uint32_t c) { return c * 3u + 0xff02ff02u; }
+/* The first and third of four state bytes for arb_trit_pair, and the second and fourth. */
+__device__ __forceinline__ uint32_t arb_even_bytes(uint32_t c) { return c & 0x00ff00ffu; }
+__device__ __forceinline__ uint32_t arb_odd_bytes(uint32_t c) { return __byte_perm(c, 0, 0x4341); }
+
+/* Trits of four state bytes. */
 __device__ __forceinline__ uint32_t arb_trits4(uint32_t c) {
-  const uint32_t h = c & 0x80808080u, l = c & 0x7f7f7f7fu;
-  const uint32_t plus = (h & (l + 0x56565656u)) >> 7;                    /* 1 per byte */
-  const uint32_t minus = ((~h & 0x80808080u) & ~(l + 0x2b2b2b2bu)) >> 7; /* 1 per byte */
-  return plus | (minus * 0xffu);
+  return __byte_perm(arb_trit_pair(arb_even_bytes(c)), arb_trit_pair(arb_odd_bytes(c)), 0x7351);
 }
 
 /* 4x4 bytes: row[i] holds bytes i0 i1 i2 i3; out[j] = 0j 1j 2j 3j. */
