@@ -1,9 +1,10 @@
 /* op      launchers of the three products (gemm.h): which kernel, which tile, operand preparation, tensor maps
  * shapes  any m, n, k >= 1
  * layout  workspace: gains, trits, then padded copies of operands whose rows are not multiples of 16 bytes
- * work, bytes  the kernels' own; preparation reads n k state bytes once a call
+ * work, bytes  the kernels' own; preparation, which the portable kernels and B at rest do without, reads n k state bytes once
+ *         a call
  * determinism  the choice of kernel and tile never changes a result
- * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
+ * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_still.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
 #include "kernels/cuda/gemm.h"
 
 #include <cuda.h>
@@ -120,45 +121,46 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
                         true, map_a, map_b, g);
 }
 
-cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
-                  arb_wgmma::args g) {
+/* B are the state bytes themselves, code [n][k]. */
+template <bool FORWARD>
+cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *code, int64_t n, int64_t k,
+                  arb_wgmma_still::args g, uint16_t *out, bool early) {
   using namespace arb_wgmma_still;
   static int held[MAX_DEVICES];
-  auto *kernel = arb_wgmma_still::kernel;
+  auto *kernel = arb_wgmma_still::kernel<FORWARD>;
   cudaError_t err;
   if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
-  CUtensorMap map_a, map_b;
-  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)g.depth, (uint64_t)up(g.cols, 32)};
-  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
-  const uint32_t box_a[2] = {BK, ROWS}, box_b[2] = {BK, BN};
+  CUtensorMap map_a, map_b, map_out;
+  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)k, (uint64_t)n},
+                 dim_out[2] = {2 * (uint64_t)g.cols, (uint64_t)g.m};
+  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)k}, stride_out[1] = {2 * (uint64_t)g.cols};
+  const uint32_t box_a[2] = {BK, ROWS}, box_b[2] = {BK, (uint32_t)(FORWARD ? BN : BK)}, box_out[2] = {2 * OUT_COLS, OUT_ROWS};
   if ((err = encode(&map_a, a, 2, dim_a, stride_a, box_a)) != cudaSuccess) return err;
-  if ((err = encode(&map_b, b, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
+  if ((err = encode(&map_b, code, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
+  if ((err = encode(&map_out, out, 2, dim_out, stride_out, box_out)) != cudaSuccess) return err;
   g.m_tiles = (int32_t)(up(g.m, ROWS) / ROWS);
   g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
   const int64_t units = (int64_t)g.m_tiles * g.col_tiles;
   const unsigned blocks = (unsigned)(units < held[device] ? units : held[device]);
-  return arb_cuda_chain(kernel, stream, dim3(blocks), dim3(THREADS), SHARED, 1, true, map_a, map_b, g);
+  return arb_cuda_chain(kernel, stream, dim3(blocks), dim3(THREADS), SHARED, 1, early, map_a, map_b, map_out, g);
 }
 
-cudaError_t pick_product(cudaStream_t stream, int device, int sms, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+/* Which tile for out [m][cols] over depth; may_rest: whether the state bytes may lie in shared memory as they are. */
+int pick_tile(int sms, int64_t m, int64_t cols, int64_t depth, bool may_rest) {
+  const bool shallow = depth <= arb_wgmma_still::CHUNKS * arb_wgmma_still::BK, rest = shallow && may_rest;
+  if (g_variant >= 0) return g_variant == STILL && !rest ? NARROW : g_variant;
+  /* as measured on an H100: B at rest for shallow products; narrow tiles where wide ones would leave much of the last column
+     tile, or of the device, empty; pairs where the traffic from L2 counts */
+  const int64_t wide = up(cols, 256) * up(m, 256), narrow = up(cols, 128) * up(m, 128), one_wave = (int64_t)sms * 128 * 256;
+  if (wide < one_wave) return NARROW;
+  if (rest) return STILL;
+  if (shallow && wide > narrow + narrow / 16) return NARROW_PAIR;
+  return depth >= 4096 ? WIDE_PAIR : WIDE;
+}
+
+cudaError_t pick_product(cudaStream_t stream, int device, int kind, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                          const arb_wgmma::args &g) {
-  int kind = g_variant;
-  if (kind < 0) {
-    /* as measured on an H200: B at rest for shallow products; narrow tiles where wide ones would leave much of the last column
-       tile, or of the device, empty; pairs where the traffic from L2 counts */
-    const int64_t wide = up(g.cols, 256) * up(g.m, 256), narrow = up(g.cols, 128) * up(g.m, 128),
-                  one_wave = (int64_t)sms * 128 * 256;
-    const bool shallow = g.depth <= arb_wgmma_still::CHUNKS * arb_wgmma_still::BK, ragged = wide > narrow + narrow / 16;
-    kind = wide < one_wave   ? NARROW
-           : ragged          ? (shallow ? NARROW_PAIR : WIDE)
-           : shallow         ? STILL
-           : g.depth >= 4096 ? WIDE_PAIR
-                             : WIDE;
-  }
-  if (kind == STILL && g.depth > arb_wgmma_still::CHUNKS * arb_wgmma_still::BK) kind = NARROW;
   switch (kind) {
-    case STILL:
-      return still(stream, device, a, lda, b, ldb, g);
     case WIDE_PAIR:
       return product<256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
     case WIDE:
@@ -294,13 +296,19 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   at += up(up(n, 32) * ldb, 256);
   int64_t lda;
   const int8_t *a = padded(stream, q, m, k, &lda, &at);
+  const int kind = pick_tile(f.sms, m, n, k, aligned(code, k) && n % 8 == 0);
+  if (kind == STILL) {
+    arb_wgmma_still::args g = {};
+    g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.e = e;
+    return still<true>(stream, id, a, lda, code, n, k, g, y, early && a == q);
+  }
   const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
   err = arb_cuda_chain(arb_prep::expand, stream, dim3((unsigned)(blocks < 2048 ? blocks : 2048)), dim3(arb_prep::THREADS), 0, 1,
                        early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain);
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
-  return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
+  return pick_product(stream, id, kind, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
@@ -325,13 +333,19 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   at += up(up(k, 32) * ldb, 256);
   int64_t lda;
   const int8_t *a = padded(stream, hq, m, n, &lda, &at);
+  const int kind = pick_tile(f.sms, m, k, n, aligned(code, k));
+  if (kind == STILL) {
+    arb_wgmma_still::args g = {};
+    g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh;
+    return still<false>(stream, id, a, lda, code, n, k, g, dx, early && a == hq);
+  }
   const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
   err = arb_cuda_chain(arb_prep::expand_transposed, stream, grid, dim3(arb_prep::THREADS), 0, 1, early && a == hq, (int32_t)n,
                        (int32_t)k, (int32_t)ldb, code, trits, gain);
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.gain = gain, g.out = dx;
-  return pick_product(stream, id, f.sms, a, lda, trits, ldb, g);
+  return pick_product(stream, id, kind, a, lda, trits, ldb, g);
 }
 
 namespace {

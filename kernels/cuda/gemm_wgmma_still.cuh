@@ -1,35 +1,46 @@
 /* op      forward and dx on Hopper at small depth: B stays in shared memory while A streams past
- * shapes  depth <= 512; column tiles of 256 (the last one of 128 where that is enough), rows in units of 64
- * layout  as gemm_wgmma.cuh; B up to 128 KB, A through a ring of 64 x 128 byte stages
- * work    2 m cols depth operations. Two consumer warpgroups take turns: each multiplies a whole unit, 64 x 256 x depth, while
- *         the other one stores; blocks get equal shares of (column tile, rows) in that order and change B at most a few times
- * bytes   B once a block, A once per column tile (from L2), the output once
- * determinism  int32 sums, one fixed float expression per output
- * source  own; the turn-taking is CUTLASS's "ping-pong" schedule */
+ * shapes  depth <= 512; column tiles of 256 (the last one of 128 where that is enough), rows in units of 64; k a multiple of
+ * 16, columns a multiple of 8 layout  B up to 128 KB in chunks of 128 deep, A through a ring of 64 x 128 byte stages, 4 KB of
+ * output a warp on its way out; all in rows of 128 bytes, swizzled. State bytes come as they lie and are made trits in place;
+ * for dx they are turned on the way, since wgmma wants the depth innermost work    2 m cols depth operations. Two consumer
+ * warpgroups take turns: each multiplies a whole unit, 64 x 256 x depth, while the other one stores; blocks get equal shares of
+ * (column tile, rows) in that order and change B at most a few times bytes   state bytes once a block and column tile, A once
+ * per column tile (both from L2), the output once, in whole lines determinism  int32 sums, one fixed float expression per
+ * output source  own; the turn-taking is CUTLASS's "ping-pong" schedule */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_STILL_CUH
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_STILL_CUH
 
-#include "kernels/cuda/gemm_wgmma.cuh"
+#include "kernels/cuda/gemm_common.cuh"
+#include "kernels/cuda/gemm_ptx.cuh"
 
 namespace arb_wgmma_still {
 
-constexpr int ROWS = 64, BN = 256, BK = 128, CHUNKS = 4, STAGES = 11, THREADS = 384;
-constexpr int SHARED = CHUNKS * BN * BK + STAGES * ROWS * BK + 16 * BN + 8 * (2 * STAGES + CHUNKS + 1) + 1024;
+constexpr int ROWS = 64, BN = 256, BK = 128, CHUNKS = 4, STAGES = 8, THREADS = 384, OUT_COLS = 64, OUT_ROWS = 16;
+constexpr int A_BYTES = ROWS * BK, B_BYTES = BN * BK, OUT_BYTES = 2 * ROWS * BN, BOX_BYTES = 2 * OUT_COLS * OUT_ROWS;
+constexpr int SHARED = CHUNKS * B_BYTES + OUT_BYTES + STAGES * A_BYTES + 4 * BN + 8 * (2 * STAGES + CHUNKS + 1) + 1024;
 
-/* Work is counted in 64 x 128 pieces. g.m_tiles: units of 64 rows; g.col_tiles: column tiles. */
-__host__ __device__ __forceinline__ int32_t pieces_of_tile(const arb_wgmma::args &g, int32_t tile) {
-  return g.cols - tile * BN > BN / 2 ? 2 : 1;
+struct args {
+  int32_t m, cols, depth;
+  int32_t m_tiles, col_tiles; /* units of 64 rows, column tiles */
+  const float *scale;         /* [m] */
+  const int8_t *e;            /* [cols], forward alone */
+};
+
+/* What a unit costs: one of 128 columns takes as much of A as one of 256, which keeps it from being twice as fast. */
+constexpr int WIDE = 4, NARROW = 3;
+__host__ __device__ __forceinline__ int32_t cost_of(const args &g, int32_t tile) {
+  return g.cols - tile * BN > BN / 2 ? WIDE : NARROW;
 }
 
 #if ARB_HAVE_WGMMA
 using namespace arb_ptx;
 
-/* Units [low, high) of a column tile that fall to a block with pieces [first, last). */
+/* Units [low, high) of a column tile that fall to a block whose share of all costs is [first, last). */
 struct span {
   int32_t low, high;
 };
-__device__ __forceinline__ span span_of(const arb_wgmma::args &g, int32_t tile, int32_t first, int32_t last) {
-  const int32_t cost = pieces_of_tile(g, tile), begin = 2 * tile * g.m_tiles;
+__device__ __forceinline__ span span_of(const args &g, int32_t tile, int32_t first, int32_t last) {
+  const int32_t cost = cost_of(g, tile), begin = WIDE * tile * g.m_tiles;
   const int32_t a = first > begin ? (first - begin + cost - 1) / cost : 0;
   const int32_t b = last > begin ? (last - begin + cost - 1) / cost : 0;
   span s;
@@ -37,35 +48,173 @@ __device__ __forceinline__ span span_of(const arb_wgmma::args &g, int32_t tile, 
   s.high = b < g.m_tiles ? b : g.m_tiles;
   return s;
 }
+
+/* Where a block's share begins: where a column tile does if that is near, so that no block changes B for a little of it. */
+__device__ __forceinline__ int32_t share(const args &g, uint32_t block) {
+  const int64_t all = (int64_t)g.m_tiles * (WIDE * (g.col_tiles - 1) + cost_of(g, g.col_tiles - 1));
+  if (block == gridDim.x) return (int32_t)all;
+  const int32_t at = (int32_t)(all * block / gridDim.x), near = (int32_t)(all / gridDim.x / 8), tile = WIDE * g.m_tiles;
+  const int32_t over = at % tile;
+  return over <= near ? at - over : tile - over <= near ? at - over + tile : at;
+}
+
+/* A chunk of B, state bytes -> trits in place, by 256 threads. */
+__device__ __forceinline__ void make_trits(uint32_t chunk, int id) {
+#pragma unroll
+  for (int i = 0; i < B_BYTES / 4096; i++) {
+    uint32_t w[4];
+    load_shared(w, chunk + 4096 * i + 16 * id);
+#pragma unroll
+    for (int j = 0; j < 4; j++) w[j] = arb_trits4(w[j]);
+    store_shared(chunk + 4096 * i + 16 * id, w);
+  }
+}
+
+/* The same for dx, [128 n][256 k] -> [256 k][128 n]; a warpgroup has 128 columns k, which lie in the same 16 KB before and
+ * after. Matrices of 8 rows n x 16 bytes come transposed as pairs of bytes: a thread gets (n, k) (n, k + 1) (n + 1, k)
+ * (n + 1, k + 1) with n = 2 t of its matrix. Two matrices with the rows of 16 n dealt out such that both have all remainders of
+ * 8, hence all banks, and that a thread's rows are four neighbours, whose trits are then a word for k and one for k + 1. */
+__device__ __forceinline__ void make_trits_turned(uint32_t half, int id, int barrier) {
+  const int warp = id / 32, lane = id % 32, r = lane % 8, t = r / 2, swapped = t >= 2;
+  const int n = 4 * t + (r & 1) + ((lane / 8 & 1) ^ swapped) * 2; /* this lane's row for the loads, of 16 */
+  const uint32_t order = lane % 4 < 2 ? 0x7531 : 0x3175;
+  uint32_t w[8][4];
+#pragma unroll
+  for (int i = 0; i < 8; i++) { /* 16 rows n, then chunks of 16 k, two a load */
+    const int row = 16 * i + n, piece = 2 * warp + lane / 16;
+    load_matrices_transposed(w[i], half + 128 * row + 16 * (piece ^ (row & 7)));
+  }
+  asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    uint32_t out[4];
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+      const uint32_t a = w[i][2 * j], b = w[i][2 * j + 1];
+      out[2 * j] = __byte_perm(arb_trit_pair(arb_even_bytes(a)), arb_trit_pair(arb_even_bytes(b)), order);
+      out[2 * j + 1] = __byte_perm(arb_trit_pair(arb_odd_bytes(a)), arb_trit_pair(arb_odd_bytes(b)), order);
+    }
+    const int row = 16 * (2 * warp + lane / 16) + 2 * r + (lane / 8 & 1); /* this lane's row for the store, a k */
+    store_matrices(half + 128 * row + 16 * (i ^ (row & 7)), out);
+  }
+}
+
+__device__ __forceinline__ uint32_t pack(int32_t a, int32_t b, float s, float u, float v, bool forward) {
+  const float x = (float)a * s, y = (float)b * s;
+  uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(forward ? y * v : y), "f"(forward ? x * u : x));
+  return r;
+}
+
+/* A unit's products. The groups end where the products are issued, without a branch between: else the compiler ends them with
+ * an empty product of another type, for which the tensor cores run dry. */
+template <int WIDTH, typename F>
+__device__ __forceinline__ void multiply(int32_t (&acc)[WIDTH / 2], uint32_t ring, uint32_t b0, uint32_t full, uint32_t empty,
+                                         int32_t chunks, uint32_t &stage, uint32_t &phase, int lane, F issued) {
+  uint32_t previous = 0;
+  for (int32_t c = 0; c < chunks; c++) {
+    barrier_wait(full + 8 * stage, phase);
+    const uint64_t a = descriptor(ring + stage * A_BYTES), b = descriptor(b0 + c * B_BYTES);
+    mma_fence();
+#pragma unroll
+    for (int k = 0; k < BK / 32; k++) mma_ss(acc, a + 2 * k, b + 2 * k, c > 0 || k > 0);
+    mma_commit();
+    mma_wait<1>();
+    if (c > 0 && lane == 0) barrier_arrive(empty + 8 * previous);
+    previous = stage;
+    if (++stage == STAGES) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+  issued();
+  mma_wait<0>();
+  registers_held(acc);
+  if (lane == 0) barrier_arrive(empty + 8 * previous);
+}
+
+/* A warp's 16 x WIDTH sums to memory, 64 columns at a time through two places of 2 KB by turns; gains: where the lane's lie in
+ * shared memory. A finite row scale gives no NaN, so the chip's rounding to bf16 is the contract's; its NaN, which no number
+ * gives, is another one. */
+template <int WIDTH, bool FORWARD, bool NANS>
+__device__ __forceinline__ void store_unit(const CUtensorMap *map, uint32_t out, uint32_t gains, int32_t row, int32_t col,
+                                           int lane, const int32_t (&acc)[WIDTH / 2], float s0, float s1) {
+  const int r = lane % 16;
+  uint32_t gain[8][4];
+  if (FORWARD) {
+#pragma unroll
+    for (int p = 0; p < 8; p++) load_shared(gain[p], gains + 64 * p);
+  }
+#pragma unroll
+  for (int box = 0; box < WIDTH / OUT_COLS; box++) {
+    const uint32_t at = out + box % 2 * BOX_BYTES;
+    if (lane == 0) stores_read<1>(); /* the one before the last has left this place */
+    __syncwarp();
+#pragma unroll
+    for (int p = 0; p < 4; p++) { /* 16 columns each */
+      const int32_t *a = acc + 32 * box + 8 * p;
+      uint32_t(&g)[4] = gain[4 * (box % 2) + p];
+      const float u[4] = {arb_f32_of_bits(g[0]), arb_f32_of_bits(g[1]), arb_f32_of_bits(g[2]), arb_f32_of_bits(g[3])};
+      uint32_t w[4] = {pack(a[0], a[1], s0, u[0], u[1], FORWARD), pack(a[2], a[3], s1, u[0], u[1], FORWARD),
+                       pack(a[4], a[5], s0, u[2], u[3], FORWARD), pack(a[6], a[7], s1, u[2], u[3], FORWARD)};
+      if (NANS) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          if ((w[i] & 0xffffu) == 0x7fffu) w[i] ^= 0x3fu;
+          if (w[i] >> 16 == 0x7fffu) w[i] ^= 0x3f0000u;
+        }
+      }
+      store_matrices(at + 128 * r + 16 * ((2 * p + lane / 16) ^ (r & 7)), w);
+      if (FORWARD && box + 2 < WIDTH / OUT_COLS) load_shared(g, gains + 64 * (4 * box + 8 + p));
+    }
+    fence_async();
+    __syncwarp();
+    if (lane == 0) {
+      store_2d(map, at, 2 * (col + OUT_COLS * box), row);
+      store_commit();
+    }
+  }
+}
+
+template <int WIDTH, bool FORWARD>
+__device__ __forceinline__ void store_unit(const CUtensorMap *map, uint32_t out, uint32_t gains, int32_t row, int32_t col,
+                                           int lane, const int32_t (&acc)[WIDTH / 2], float s0, float s1) {
+  const float most = arb_f32_of_bits(ARB_F32_INF_BITS);
+  if (__any_sync(0xffffffffu, !(arb_fabsf(s0) < most && arb_fabsf(s1) < most)))
+    store_unit<WIDTH, FORWARD, true>(map, out, gains, row, col, lane, acc, s0, s1);
+  else
+    store_unit<WIDTH, FORWARD, false>(map, out, gains, row, col, lane, acc, s0, s1);
+}
 #endif
 
-static __global__ void
+template <bool FORWARD>
+__global__ void
 #if ARB_HAVE_WGMMA || !defined(__CUDA_ARCH__)
 __launch_bounds__(THREADS, 1)
 #else
 __launch_bounds__(32)
 #endif
-    kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const arb_wgmma::args g) {
+    kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b,
+           const __grid_constant__ CUtensorMap map_out, const args g) {
 #if ARB_HAVE_WGMMA
   extern __shared__ uint8_t raw[];
   const uint32_t base = (shared_address(raw) + 1023u) & ~1023u;
-  constexpr uint32_t A_BYTES = ROWS * BK, B_BYTES = BN * BK;
-  const uint32_t ring = base + CHUNKS * B_BYTES, gains_at = ring + STAGES * A_BYTES, full = gains_at + 16 * BN,
-                 empty = full + 8 * STAGES;
-  const uint32_t b_full = empty + 8 * STAGES, b_empty = b_full + 8 * CHUNKS;
+  const uint32_t out = base + CHUNKS * B_BYTES, ring = out + OUT_BYTES, gains_at = ring + STAGES * A_BYTES;
+  const uint32_t full = gains_at + 4 * BN, empty = full + 8 * STAGES, b_full = empty + 8 * STAGES,
+                 b_empty = b_full + 8 * CHUNKS;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, role = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
     prefetch(&map_a);
     prefetch(&map_b);
+    prefetch(&map_out);
     for (int s = 0; s < STAGES; s++) barrier_init(full + 8 * s, 1), barrier_init(empty + 8 * s, 4);
     for (int c = 0; c < CHUNKS; c++) barrier_init(b_full + 8 * c, 1);
     barrier_init(b_empty, 8);
     barriers_visible();
   }
   __syncthreads();
-  const int64_t pieces = (int64_t)g.m_tiles * (2 * (g.col_tiles - 1) + pieces_of_tile(g, g.col_tiles - 1));
-  const int32_t first = (int32_t)(pieces * blockIdx.x / gridDim.x), last = (int32_t)(pieces * (blockIdx.x + 1) / gridDim.x);
-  const int32_t tile0 = first / (2 * g.m_tiles), chunks = (g.depth + BK - 1) / BK;
+  const int32_t first = share(g, blockIdx.x), last = share(g, blockIdx.x + 1);
+  const int32_t tile0 = first / (WIDE * g.m_tiles), chunks = (g.depth + BK - 1) / BK;
   arb_next_may_start();
   arb_previous_done();
   if (role == 2) {
@@ -77,12 +226,18 @@ __launch_bounds__(32)
         if (s.low >= s.high) continue;
         barrier_wait(b_empty, (epoch & 1) ^ 1);
         epoch++;
+        for (int32_t c = 0; c < chunks; c++) {
+          const uint32_t to = base + c * B_BYTES, bar = b_full + 8 * c;
+          barrier_expect(bar, B_BYTES);
+          if (FORWARD) {
+            load_2d(to, &map_b, bar, c * BK, tile * BN);
+          } else {
+            load_2d(to, &map_b, bar, tile * BN, c * BK);
+            load_2d(to + B_BYTES / 2, &map_b, bar, tile * BN + BN / 2, c * BK);
+          }
+        }
         for (int32_t u = s.low; u < s.high; u++)
           for (int32_t c = 0; c < chunks; c++) {
-            if (u == s.low) {
-              barrier_expect(b_full + 8 * c, B_BYTES);
-              load_2d(base + c * B_BYTES, &map_b, b_full + 8 * c, c * BK, tile * BN);
-            }
             barrier_wait(empty + 8 * stage, phase);
             barrier_expect(full + 8 * stage, A_BYTES);
             load_2d(ring + stage * A_BYTES, &map_a, full + 8 * stage, c * BK, u * ROWS);
@@ -95,22 +250,35 @@ __launch_bounds__(32)
     }
   } else {
     registers_grow<232>();
-    const int quad = lane / 4, t4 = lane % 4;
+    const int quad = lane / 4, id = (int)threadIdx.x;
     int32_t total = 0, sequence = 0;
     for (int32_t tile = tile0; tile < g.col_tiles; tile++) {
       const span s = span_of(g, tile, first, last);
       total += s.high - s.low;
     }
-    uint32_t stage = 0, phase = 0, epoch = 0, turn = 0;
+    uint32_t stage = 0, phase = 0, epoch = 0;
     int32_t acc[BN / 2];
-    arb_wgmma::ahead<BN> next;
-    float *const gains = reinterpret_cast<float *>(raw + (gains_at - shared_address(raw))) + 2 * BN * role;
+    float *const gains = reinterpret_cast<float *>(raw + (gains_at - shared_address(raw)));
     if (role == 1 && total > 0) turn_give(1);
     for (int32_t tile = tile0; tile < g.col_tiles; tile++) {
       const span s = span_of(g, tile, first, last);
       if (s.low >= s.high) continue;
-      for (int32_t c = 0; c < chunks; c++) barrier_wait(b_full + 8 * c, epoch & 1);
-      const bool wide = pieces_of_tile(g, tile) == 2;
+      if (FORWARD) {
+        if (epoch > 0) consumers_sync(); /* all have done with the gains of the tile before */
+        /* of each 16 columns a thread's four lie side by side: 2 t, 2 t + 1, 2 t + 8, 2 t + 9 */
+        const int32_t col = tile * BN + (id & ~15) + 2 * (id / 4 % 4) + 8 * (id / 2 % 2) + id % 2;
+        gains[id] = col < g.cols ? arb_pow2_eighths(g.e[col]) : 0.0f;
+      }
+      for (int32_t c = 0; c < chunks; c++) {
+        barrier_wait(b_full + 8 * c, epoch & 1);
+        if (FORWARD)
+          make_trits(base + c * B_BYTES, id);
+        else
+          make_trits_turned(base + c * B_BYTES + role * (B_BYTES / 2), id % 128, 4 + role);
+      }
+      fence_async();
+      consumers_sync();
+      const bool wide = cost_of(g, tile) == WIDE;
       for (int32_t u = s.low; u < s.high; u++, sequence++) {
         if ((sequence & 1) != role) { /* the other warpgroup's */
           stage += (uint32_t)chunks;
@@ -120,48 +288,30 @@ __launch_bounds__(32)
           }
           continue;
         }
-        const int32_t row = u * ROWS + (warp % 4) * 16 + quad;
-        next.get(g, row, tile * BN, (int)threadIdx.x % 128);
+        const int32_t row0 = u * ROWS + (warp % 4) * OUT_ROWS, row = row0 + quad;
+        const float s0 = row < g.m ? g.scale[row] : 0.0f, s1 = row + 8 < g.m ? g.scale[row + 8] : 0.0f;
         turn_wait(1 + role);
-        uint32_t previous = 0;
-        for (int32_t c = 0; c < chunks; c++) {
-          barrier_wait(full + 8 * stage, phase);
-          const uint64_t a = descriptor(ring + stage * A_BYTES), b = descriptor(base + c * B_BYTES);
-          mma_fence();
-          if (wide) {
-#pragma unroll
-            for (int k = 0; k < BK / 32; k++) mma_ss(acc, a + 2 * k, b + 2 * k, c > 0 || k > 0);
-          } else {
-#pragma unroll
-            for (int k = 0; k < BK / 32; k++)
-              mma_ss(reinterpret_cast<int32_t(&)[64]>(acc), a + 2 * k, b + 2 * k, c > 0 || k > 0);
-          }
-          mma_commit();
-          mma_wait<1>();
-          if (c > 0 && lane == 0) barrier_arrive(empty + 8 * previous);
-          previous = stage;
-          if (++stage == STAGES) {
-            stage = 0;
-            phase ^= 1;
-          }
-        }
-        if (sequence + 1 < total) turn_give(2 - role);
-        mma_wait<0>();
-        registers_held(acc);
-        if (lane == 0) barrier_arrive(empty + 8 * previous);
-        float *const mine = gains + BN * (turn++ & 1);
-        next.put(mine, (int)threadIdx.x % 128, 3 + role);
+        auto &narrow = reinterpret_cast<int32_t(&)[BN / 4]>(acc);
+        auto issued = [&] {
+          if (sequence + 1 < total) turn_give(2 - role);
+        };
         if (wide)
-          arb_wgmma::store_tile<BN>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
+          multiply<BN>(acc, ring, base, full, empty, chunks, stage, phase, lane, issued);
         else
-          arb_wgmma::store_tile<BN / 2>(g, row, tile * BN, t4, acc, next.s0, next.s1, mine);
+          multiply<BN / 2>(narrow, ring, base, full, empty, chunks, stage, phase, lane, issued);
+        const uint32_t mine = out + warp * (OUT_BYTES / 8);
+        if (wide)
+          store_unit<BN, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, acc, s0, s1);
+        else
+          store_unit<BN / 2, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, narrow, s0, s1);
       }
       epoch++;
       if (lane == 0) barrier_arrive(b_empty);
     }
+    if (lane == 0) stores_done();
   }
 #else
-  (void)map_a, (void)map_b, (void)g;
+  (void)map_a, (void)map_b, (void)map_out, (void)g;
 #endif
 }
 
