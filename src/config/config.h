@@ -28,7 +28,7 @@
 #include "src/base/status.h"
 
 enum {
-  ARB_CONFIG_KEYS = 59,                  /* rows of the table */
+  ARB_CONFIG_KEYS = 60,                  /* rows of the table */
   ARB_CONFIG_NAME = 128,                 /* bytes of run.name, NUL included */
   ARB_CONFIG_TEXT = 1000,                /* bytes of any other text or path, NUL included */
   ARB_CONFIG_ORIGIN = 240,               /* bytes of "FILE:LINE"; a longer file name loses its head */
@@ -95,7 +95,7 @@ typedef struct arb_config {
   struct {
     int transport; /* ARB_CONFIG_TRANSPORT_* */
     bool shard_state, overlap;
-    int64_t timeout_s;
+    int64_t bucket_mb, timeout_s;
   } dist;
   struct {
     bool poison, synchronous, lockstep, guards;

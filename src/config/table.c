@@ -132,6 +132,8 @@ const arb_config_row arb_config_rows[] = {
          "every rank owns the state bytes of its share of the rows instead of all; the same bits, less memory and traffic"},
     {FLAG(dist, overlap, true),
      .meaning = "on GPUs: votes go on the wire while the rest of the backward pass runs; no: after it; the same bits"},
+    {INT(dist, bucket_mb, 25, 0, 1000000, 1), .unit = "MB",
+     .meaning = "with overlap: votes wait until so many can go at once; 0: in four parts, however small"},
     {INT(dist, timeout_s, 120, 1, 86400, 1), .unit = "seconds", .meaning = "silence of a rank after which the others give up"},
 
     {FLAG(debug, poison, false), .meaning = "fill work memory with NaN patterns before every step"},

@@ -65,8 +65,9 @@ static int64_t weights_of(const arb_model *m, int module) {
 }
 
 /* The backward pass goes from the last module to the first. Votes of a bucket travel while it completes the next, and only the
- * last bucket is waited for, hence each is half of what the ones before it left. */
+ * last bucket is waited for, hence each is half of what the ones before it left; small ones cost more than they hide. */
 static void plan_buckets(arb_model *m) {
+  const int64_t least = m->spec.bucket_bytes;
   int64_t left = arb_state_weights(&m->state);
   for (int module = m->module_count; module > 0;) {
     arb_bucket *b = &m->buckets[m->bucket_count++];
@@ -74,7 +75,7 @@ static void plan_buckets(arb_model *m) {
     int64_t sum = 0;
     b->past_module = module;
     do sum += weights_of(m, --module);
-    while (module > 0 && (last || 2 * sum < left));
+    while (module > 0 && (last || 2 * sum < left || sum < least || left - sum < least));
     left -= sum;
     b->first_module = module;
     b->first_tensor = m->first_tensor[b->first_module];

@@ -20,6 +20,7 @@ typedef struct {
   int rank, ranks;          /* sharded state: rows are dealt to this many ranks; ranks = 0: the whole state is here */
   int guards;               /* leave guard zones around every array (debugging) */
   int fused_update;         /* tensors take their step during the backward pass of the only batch of a step */
+  int64_t bucket_bytes;     /* votes of a bucket at least, where there are as many */
 } arb_model_spec;
 
 /* Features of the sequences of a pass, in host memory. A sequence has its present parts side by side at its end, text last;

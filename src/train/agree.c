@@ -10,7 +10,8 @@
 static int local_setting(const char *section, const char *key, size_t length) {
   static const char *const run_keys[] = {"dir", "isa", "threads", "grains_at_once"};
   if (strcmp(section, "[data]") == 0 || strcmp(section, "[sidecars]") == 0) return 1; /* what they hold is compared below */
-  if (strcmp(section, "[dist]") == 0) return strncmp(key, "shard_state", 11) != 0 && strncmp(key, "overlap", 7) != 0;
+  if (strcmp(section, "[dist]") == 0)
+    return strncmp(key, "shard_state", 11) != 0 && strncmp(key, "overlap", 7) != 0 && strncmp(key, "bucket_mb", 9) != 0;
   if (strcmp(section, "[run]") != 0) return 0;
   for (size_t i = 0; i < sizeof run_keys / sizeof run_keys[0]; i++)
     if (strlen(run_keys[i]) == length && strncmp(key, run_keys[i], length) == 0) return 1;

@@ -91,7 +91,8 @@ arb_model_spec arb_trainer_spec(const arb_config *cfg, int on_device, int rank, 
                          .rank = rank,
                          .ranks = cfg->dist.shard_state && ranks > 1 ? ranks : 0,
                          .guards = cfg->debug.guards,
-                         .fused_update = cfg->train.fused_update};
+                         .fused_update = cfg->train.fused_update,
+                         .bucket_bytes = 1000000 * cfg->dist.bucket_mb};
   extend_spec(cfg, &spec);
   return spec;
 }

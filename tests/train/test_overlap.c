@@ -218,8 +218,10 @@ static arb_status one_rank(arb_comm *comm, void *arg) {
   return ARB_OK;
 }
 
+static const char *buckets = "dist.bucket_mb=0"; /* as many as there may be */
+
 static void run(job *j, int ranks, int late, mishap what, const char *shard, const char *overlap, const char *more) {
-  const char *overrides[] = {train_text, valid_text, "train.steps=6", "train.warmup=1", shard, overlap, more};
+  const char *overrides[] = {train_text, valid_text, "train.steps=6", "train.warmup=1", shard, overlap, buckets, more};
   const int ahead = j->ahead;
   const between rest = j->rest;
   memset(j, 0, sizeof *j);
@@ -259,6 +261,21 @@ static void test_same_bits(void **state) {
         }
       }
   }
+}
+
+/* The default keeps small models' votes together: one call, and the flag. */
+static void test_one_bucket(void **state) {
+  (void)state;
+  static job alone, together;
+  run(&alone, 1, 0, NOTHING, "dist.shard_state=no", "dist.overlap=yes", "run.grains_at_once=8");
+  buckets = "dist.bucket_mb=25";
+  for (int i = 0; i < 4; i++) {
+    run(&together, 3, i % 2, NOTHING, i / 2 ? "dist.shard_state=yes" : "dist.shard_state=no", "dist.overlap=yes",
+        "run.grains_at_once=8");
+    same(&alone, &together, 3, "one bucket");
+    assert_int_equal(together.sent[0], 2);
+  }
+  buckets = "dist.bucket_mb=0";
 }
 
 static void test_mishaps(void **state) {
@@ -311,8 +328,8 @@ int main(int argc, char **argv) {
   if (fclose(out) != 0) return 1;
   snprintf(train_text, sizeof train_text, "data.train=%s", path);
   snprintf(valid_text, sizeof valid_text, "data.valid=%s", path);
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_mishaps),
-                                     cmocka_unit_test(test_ahead)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_one_bucket),
+                                     cmocka_unit_test(test_mishaps), cmocka_unit_test(test_ahead)};
   const int failed = cmocka_run_group_tests_name("overlap", tests, NULL, NULL);
   unlink(path);
   return failed;
