@@ -4,7 +4,7 @@
  * work, bytes  the kernels' own; preparation, which the portable kernels and B at rest do without, reads n k state bytes once
  *         a call
  * determinism  the choice of kernel and tile never changes a result
- * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_still.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
+ * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_wide.cuh, gemm_wgmma_still.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
 #include "kernels/cuda/gemm.h"
 
 #include <cuda.h>
@@ -15,6 +15,7 @@
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/gemm_wgmma_dw.cuh"
 #include "kernels/cuda/gemm_wgmma_still.cuh"
+#include "kernels/cuda/gemm_wgmma_wide.cuh"
 #include "kernels/cuda/work_bytes.h"
 
 namespace {
@@ -81,6 +82,13 @@ cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t 
 
 bool aligned(const void *p, int64_t ld) { return ((uintptr_t)p & 15) == 0 && (ld & 15) == 0; }
 
+/* bf16 out [m][cols] for arb_lines::store. */
+cudaError_t encode_out(CUtensorMap *map, const uint16_t *out, int64_t m, int64_t cols) {
+  const uint64_t dim[2] = {2 * (uint64_t)cols, (uint64_t)m}, stride[1] = {2 * (uint64_t)cols};
+  const uint32_t box[2] = {2 * arb_lines::COLS, arb_lines::ROWS};
+  return encode(map, out, 2, dim, stride, box);
+}
+
 /* A kernel's shared memory limit and how many clusters of it the device holds at once; asked once per kernel and device. */
 template <typename K>
 cudaError_t resident(K kernel, int threads, int shared, int cluster, int *clusters) {
@@ -96,6 +104,22 @@ cudaError_t resident(K kernel, int threads, int shared, int cluster, int *cluste
   return *clusters > 0 ? cudaSuccess : cudaErrorLaunchOutOfResources;
 }
 
+/* The operands' maps for tiles of BN columns, and the tiles' order. */
+template <int BN, int CLUSTER>
+cudaError_t lay_out(CUtensorMap *map_a, CUtensorMap *map_b, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+                    arb_wgmma::args *g) {
+  const uint64_t dim_a[2] = {(uint64_t)g->depth, (uint64_t)g->m}, dim_b[2] = {(uint64_t)g->depth, (uint64_t)up(g->cols, 32)};
+  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
+  const uint32_t box_a[2] = {arb_wgmma::BK, arb_wgmma::BM}, box_b[2] = {arb_wgmma::BK, BN / CLUSTER};
+  const cudaError_t err = encode(map_a, a, 2, dim_a, stride_a, box_a);
+  if (err != cudaSuccess) return err;
+  g->m_tiles = (int32_t)(up(g->m, arb_wgmma::BM * CLUSTER) / (arb_wgmma::BM * CLUSTER));
+  g->col_tiles = (int32_t)(up(g->cols, BN) / BN);
+  const int32_t limit = 3072 / BN, groups = (g->col_tiles + limit - 1) / limit;
+  g->group = (g->col_tiles + groups - 1) / groups;
+  return encode(map_b, b, 2, dim_b, stride_b, box_b);
+}
+
 template <int BN, int STAGES, int CLUSTER, int BLOCKS>
 cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                     arb_wgmma::args g) {
@@ -106,19 +130,28 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
   if (!held[device] && (err = resident(kernel, arb_wgmma::threads(BLOCKS), shared, CLUSTER, &held[device])) != cudaSuccess)
     return err;
   CUtensorMap map_a, map_b;
-  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)g.depth, (uint64_t)up(g.cols, 32)};
-  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)ldb};
-  const uint32_t box_a[2] = {arb_wgmma::BK, arb_wgmma::BM}, box_b[2] = {arb_wgmma::BK, BN / CLUSTER};
-  if ((err = encode(&map_a, a, 2, dim_a, stride_a, box_a)) != cudaSuccess) return err;
-  if ((err = encode(&map_b, b, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
-  g.m_tiles = (int32_t)(up(g.m, arb_wgmma::BM * CLUSTER) / (arb_wgmma::BM * CLUSTER));
-  g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
-  const int32_t limit = 3072 / BN, groups = (g.col_tiles + limit - 1) / limit;
-  g.group = (g.col_tiles + groups - 1) / groups;
+  if ((err = lay_out<BN, CLUSTER>(&map_a, &map_b, a, lda, b, ldb, &g)) != cudaSuccess) return err;
   const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
   const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
   return arb_cuda_chain(kernel, stream, dim3((unsigned)(clusters * CLUSTER)), dim3(arb_wgmma::threads(BLOCKS)), shared, CLUSTER,
                         true, map_a, map_b, g);
+}
+
+/* Output in whole lines; rows of B are not permuted. */
+template <bool FORWARD>
+cudaError_t wide(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
+                 arb_wgmma::args g) {
+  using namespace arb_wgmma_wide;
+  static int held[MAX_DEVICES];
+  auto *kernel = arb_wgmma_wide::kernel<FORWARD>;
+  cudaError_t err;
+  if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
+  CUtensorMap map_a, map_b, map_out;
+  if ((err = lay_out<BN, 1>(&map_a, &map_b, a, lda, b, ldb, &g)) != cudaSuccess) return err;
+  if ((err = encode_out(&map_out, g.out, g.m, g.cols)) != cudaSuccess) return err;
+  const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
+  const unsigned blocks = (unsigned)(tiles < held[device] ? tiles : held[device]);
+  return arb_cuda_chain(kernel, stream, dim3(blocks), dim3(THREADS), SHARED, 1, true, map_a, map_b, map_out, g);
 }
 
 /* B are the state bytes themselves, code [n][k]. */
@@ -131,13 +164,12 @@ cudaError_t still(cudaStream_t stream, int device, const int8_t *a, int64_t lda,
   cudaError_t err;
   if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
   CUtensorMap map_a, map_b, map_out;
-  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)k, (uint64_t)n},
-                 dim_out[2] = {2 * (uint64_t)g.cols, (uint64_t)g.m};
-  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)k}, stride_out[1] = {2 * (uint64_t)g.cols};
-  const uint32_t box_a[2] = {BK, ROWS}, box_b[2] = {BK, (uint32_t)(FORWARD ? BN : BK)}, box_out[2] = {2 * OUT_COLS, OUT_ROWS};
+  const uint64_t dim_a[2] = {(uint64_t)g.depth, (uint64_t)g.m}, dim_b[2] = {(uint64_t)k, (uint64_t)n};
+  const uint64_t stride_a[1] = {(uint64_t)lda}, stride_b[1] = {(uint64_t)k};
+  const uint32_t box_a[2] = {BK, ROWS}, box_b[2] = {BK, (uint32_t)(FORWARD ? BN : BK)};
   if ((err = encode(&map_a, a, 2, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, code, 2, dim_b, stride_b, box_b)) != cudaSuccess) return err;
-  if ((err = encode(&map_out, out, 2, dim_out, stride_out, box_out)) != cudaSuccess) return err;
+  if ((err = encode_out(&map_out, out, g.m, g.cols)) != cudaSuccess) return err;
   g.m_tiles = (int32_t)(up(g.m, ROWS) / ROWS);
   g.col_tiles = (int32_t)(up(g.cols, BN) / BN);
   const int64_t units = (int64_t)g.m_tiles * g.col_tiles;
@@ -296,7 +328,8 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   at += up(up(n, 32) * ldb, 256);
   int64_t lda;
   const int8_t *a = padded(stream, q, m, k, &lda, &at);
-  const int kind = pick_tile(f.sms, m, n, k, aligned(code, k) && n % 8 == 0);
+  const bool lines = aligned(y, 2 * n);
+  const int kind = pick_tile(f.sms, m, n, k, aligned(code, k) && lines);
   if (kind == STILL) {
     arb_wgmma_still::args g = {};
     g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.e = e;
@@ -304,11 +337,12 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   }
   const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
   err = arb_cuda_chain(arb_prep::expand, stream, dim3((unsigned)(blocks < 2048 ? blocks : 2048)), dim3(arb_prep::THREADS), 0, 1,
-                       early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain);
+                       early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain, kind != WIDE || !lines);
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
-  return pick_product(stream, id, kind, a, lda, trits, ldb, g);
+  return kind == WIDE && lines ? wide<true>(stream, id, a, lda, trits, ldb, g)
+                               : pick_product(stream, id, kind, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
@@ -333,7 +367,8 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   at += up(up(k, 32) * ldb, 256);
   int64_t lda;
   const int8_t *a = padded(stream, hq, m, n, &lda, &at);
-  const int kind = pick_tile(f.sms, m, k, n, aligned(code, k));
+  const bool lines = aligned(dx, 2 * k);
+  const int kind = pick_tile(f.sms, m, k, n, aligned(code, k) && lines);
   if (kind == STILL) {
     arb_wgmma_still::args g = {};
     g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh;
@@ -341,11 +376,12 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   }
   const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
   err = arb_cuda_chain(arb_prep::expand_transposed, stream, grid, dim3(arb_prep::THREADS), 0, 1, early && a == hq, (int32_t)n,
-                       (int32_t)k, (int32_t)ldb, code, trits, gain);
+                       (int32_t)k, (int32_t)ldb, code, trits, gain, kind != WIDE || !lines);
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.gain = gain, g.out = dx;
-  return pick_product(stream, id, kind, a, lda, trits, ldb, g);
+  return kind == WIDE && lines ? wide<false>(stream, id, a, lda, trits, ldb, g)
+                               : pick_product(stream, id, kind, a, lda, trits, ldb, g);
 }
 
 namespace {

@@ -1,7 +1,7 @@
 /* op      operands of the Hopper products: state bytes -> trits, padded copies, gains
  * shapes  code [n][k] -> trits [n][ld] or transposed [k][ld]; bytes [rows][width] -> [rows][ld]
  * layout  ld is a multiple of 16 bytes (bulk copies need it); the padding is never read, rows beyond the last neither matter.
- *         Rows of trits are permuted (permuted_row32, permuted_row16)
+ *         Rows of trits are permuted (permuted_row32) for the kernels that store from registers, inputs of dW by permuted_row16
  * work    a few integer operations a byte
  * bytes   each read once and written once
  * determinism  copies
@@ -25,9 +25,9 @@ __device__ __forceinline__ int32_t permuted_row16(int32_t r) {
   return (r & ~15) | (((r >> 1) & 1) << 3) | (((r >> 2) & 3) << 1) | (r & 1);
 }
 
-/* trits [perm(n)][ld] and gain[n] = 2^(e[n] / 8). One block a group of rows; a thread 16 codes. */
+/* trits [n][ld], rows permuted where asked, and gain[n] = 2^(e[n] / 8). One block a group of rows; a thread 16 codes. */
 static __global__ void __launch_bounds__(THREADS)
-    expand(int32_t n, int32_t k, int32_t ld, const uint8_t *code, const int8_t *e, uint8_t *trits, float *gain) {
+    expand(int32_t n, int32_t k, int32_t ld, const uint8_t *code, const int8_t *e, uint8_t *trits, float *gain, bool permute) {
   arb_next_may_start();
   arb_previous_done();
   const int64_t pieces = ld / 16, total = (int64_t)n * pieces;
@@ -46,13 +46,14 @@ static __global__ void __launch_bounds__(THREADS)
       x = make_uint4(w[0], w[1], w[2], w[3]);
     }
     x = make_uint4(arb_trits4(x.x), arb_trits4(x.y), arb_trits4(x.z), arb_trits4(x.w));
-    *reinterpret_cast<uint4 *>(trits + (int64_t)permuted_row32(row) * ld + at) = x;
+    *reinterpret_cast<uint4 *>(trits + (int64_t)(permute ? permuted_row32(row) : row) * ld + at) = x;
   }
 }
 
-/* trits [perm(k)][ld over n], and gains of 1. A block turns 128 rows n x 32 columns k through shared memory. */
+/* trits [k][ld over n], rows permuted where asked, and gains of 1. A block turns 128 rows n x 32 columns k through shared
+ * memory. */
 static __global__ void __launch_bounds__(THREADS)
-    expand_transposed(int32_t n, int32_t k, int32_t ld, const uint8_t *code, uint8_t *trits, float *gain) {
+    expand_transposed(int32_t n, int32_t k, int32_t ld, const uint8_t *code, uint8_t *trits, float *gain, bool permute) {
   __shared__ uint32_t tile[128][9];
   arb_next_may_start();
   arb_previous_done();
@@ -79,8 +80,10 @@ static __global__ void __launch_bounds__(THREADS)
   for (int j = 0; j < 4; j++) w[j] = tile[r + j][c];
   arb_transpose4(w);
 #pragma unroll
-  for (int j = 0; j < 4; j++)
-    if (k0 + 4 * c + j < k) *reinterpret_cast<uint32_t *>(trits + (int64_t)permuted_row32(k0 + 4 * c + j) * ld + n0 + r) = w[j];
+  for (int j = 0; j < 4; j++) {
+    const int32_t row = k0 + 4 * c + j;
+    if (row < k) *reinterpret_cast<uint32_t *>(trits + (int64_t)(permute ? permuted_row32(row) : row) * ld + n0 + r) = w[j];
+  }
 }
 
 /* to[rows][ld] = from[rows][width]; a thread 16 bytes. */

@@ -11,12 +11,13 @@
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_STILL_CUH
 
 #include "kernels/cuda/gemm_common.cuh"
+#include "kernels/cuda/gemm_lines.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
 
 namespace arb_wgmma_still {
 
-constexpr int ROWS = 64, BN = 256, BK = 128, CHUNKS = 4, STAGES = 8, THREADS = 384, OUT_COLS = 64, OUT_ROWS = 16;
-constexpr int A_BYTES = ROWS * BK, B_BYTES = BN * BK, OUT_BYTES = 2 * ROWS * BN, BOX_BYTES = 2 * OUT_COLS * OUT_ROWS;
+constexpr int ROWS = 64, BN = 256, BK = 128, CHUNKS = 4, STAGES = 8, THREADS = 384;
+constexpr int A_BYTES = ROWS * BK, B_BYTES = BN * BK, OUT_BYTES = 8 * arb_lines::WARP_BYTES;
 constexpr int SHARED = CHUNKS * B_BYTES + OUT_BYTES + STAGES * A_BYTES + 4 * BN + 8 * (2 * STAGES + CHUNKS + 1) + 1024;
 
 struct args {
@@ -99,13 +100,6 @@ __device__ __forceinline__ void make_trits_turned(uint32_t half, int id, int bar
   }
 }
 
-__device__ __forceinline__ uint32_t pack(int32_t a, int32_t b, float s, float u, float v, bool forward) {
-  const float x = (float)a * s, y = (float)b * s;
-  uint32_t r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(forward ? y * v : y), "f"(forward ? x * u : x));
-  return r;
-}
-
 /* A unit's products. The groups end where the products are issued, without a branch between: else the compiler ends them with
  * an empty product of another type, for which the tensor cores run dry. */
 template <int WIDTH, typename F>
@@ -131,59 +125,6 @@ __device__ __forceinline__ void multiply(int32_t (&acc)[WIDTH / 2], uint32_t rin
   mma_wait<0>();
   registers_held(acc);
   if (lane == 0) barrier_arrive(empty + 8 * previous);
-}
-
-/* A warp's 16 x WIDTH sums to memory, 64 columns at a time through two places of 2 KB by turns; gains: where the lane's lie in
- * shared memory. A finite row scale gives no NaN, so the chip's rounding to bf16 is the contract's; its NaN, which no number
- * gives, is another one. */
-template <int WIDTH, bool FORWARD, bool NANS>
-__device__ __forceinline__ void store_unit(const CUtensorMap *map, uint32_t out, uint32_t gains, int32_t row, int32_t col,
-                                           int lane, const int32_t (&acc)[WIDTH / 2], float s0, float s1) {
-  const int r = lane % 16;
-  uint32_t gain[8][4];
-  if (FORWARD) {
-#pragma unroll
-    for (int p = 0; p < 8; p++) load_shared(gain[p], gains + 64 * p);
-  }
-#pragma unroll
-  for (int box = 0; box < WIDTH / OUT_COLS; box++) {
-    const uint32_t at = out + box % 2 * BOX_BYTES;
-    if (lane == 0) stores_read<1>(); /* the one before the last has left this place */
-    __syncwarp();
-#pragma unroll
-    for (int p = 0; p < 4; p++) { /* 16 columns each */
-      const int32_t *a = acc + 32 * box + 8 * p;
-      uint32_t(&g)[4] = gain[4 * (box % 2) + p];
-      const float u[4] = {arb_f32_of_bits(g[0]), arb_f32_of_bits(g[1]), arb_f32_of_bits(g[2]), arb_f32_of_bits(g[3])};
-      uint32_t w[4] = {pack(a[0], a[1], s0, u[0], u[1], FORWARD), pack(a[2], a[3], s1, u[0], u[1], FORWARD),
-                       pack(a[4], a[5], s0, u[2], u[3], FORWARD), pack(a[6], a[7], s1, u[2], u[3], FORWARD)};
-      if (NANS) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if ((w[i] & 0xffffu) == 0x7fffu) w[i] ^= 0x3fu;
-          if (w[i] >> 16 == 0x7fffu) w[i] ^= 0x3f0000u;
-        }
-      }
-      store_matrices(at + 128 * r + 16 * ((2 * p + lane / 16) ^ (r & 7)), w);
-      if (FORWARD && box + 2 < WIDTH / OUT_COLS) load_shared(g, gains + 64 * (4 * box + 8 + p));
-    }
-    fence_async();
-    __syncwarp();
-    if (lane == 0) {
-      store_2d(map, at, 2 * (col + OUT_COLS * box), row);
-      store_commit();
-    }
-  }
-}
-
-template <int WIDTH, bool FORWARD>
-__device__ __forceinline__ void store_unit(const CUtensorMap *map, uint32_t out, uint32_t gains, int32_t row, int32_t col,
-                                           int lane, const int32_t (&acc)[WIDTH / 2], float s0, float s1) {
-  const float most = arb_f32_of_bits(ARB_F32_INF_BITS);
-  if (__any_sync(0xffffffffu, !(arb_fabsf(s0) < most && arb_fabsf(s1) < most)))
-    store_unit<WIDTH, FORWARD, true>(map, out, gains, row, col, lane, acc, s0, s1);
-  else
-    store_unit<WIDTH, FORWARD, false>(map, out, gains, row, col, lane, acc, s0, s1);
 }
 #endif
 
@@ -265,8 +206,7 @@ __launch_bounds__(32)
       if (s.low >= s.high) continue;
       if (FORWARD) {
         if (epoch > 0) consumers_sync(); /* all have done with the gains of the tile before */
-        /* of each 16 columns a thread's four lie side by side: 2 t, 2 t + 1, 2 t + 8, 2 t + 9 */
-        const int32_t col = tile * BN + (id & ~15) + 2 * (id / 4 % 4) + 8 * (id / 2 % 2) + id % 2;
+        const int32_t col = tile * BN + arb_lines::gain_col(id);
         gains[id] = col < g.cols ? arb_pow2_eighths(g.e[col]) : 0.0f;
       }
       for (int32_t c = 0; c < chunks; c++) {
@@ -288,7 +228,7 @@ __launch_bounds__(32)
           }
           continue;
         }
-        const int32_t row0 = u * ROWS + (warp % 4) * OUT_ROWS, row = row0 + quad;
+        const int32_t row0 = u * ROWS + (warp % 4) * arb_lines::ROWS, row = row0 + quad;
         const float s0 = row < g.m ? g.scale[row] : 0.0f, s1 = row + 8 < g.m ? g.scale[row + 8] : 0.0f;
         turn_wait(1 + role);
         auto &narrow = reinterpret_cast<int32_t(&)[BN / 4]>(acc);
@@ -299,11 +239,11 @@ __launch_bounds__(32)
           multiply<BN>(acc, ring, base, full, empty, chunks, stage, phase, lane, issued);
         else
           multiply<BN / 2>(narrow, ring, base, full, empty, chunks, stage, phase, lane, issued);
-        const uint32_t mine = out + warp * (OUT_BYTES / 8);
+        const uint32_t mine = out + warp * arb_lines::WARP_BYTES;
         if (wide)
-          store_unit<BN, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, acc, s0, s1);
+          arb_lines::store<BN, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, acc, s0, s1);
         else
-          store_unit<BN / 2, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, narrow, s0, s1);
+          arb_lines::store<BN / 2, FORWARD>(&map_out, mine, gains_at + 16 * (lane % 4), row0, tile * BN, lane, narrow, s0, s1);
       }
       epoch++;
       if (lane == 0) barrier_arrive(b_empty);

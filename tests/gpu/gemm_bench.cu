@@ -251,7 +251,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
         [&](int set) {
           arb_prep::expand<<<(unsigned)blocks, arb_prep::THREADS, 0, stream>>>(
               (int32_t)n, (int32_t)k, (int32_t)((k + 15) / 16 * 16), static_cast<const uint8_t *>(code[(size_t)set % 2]),
-              static_cast<const int8_t *>(e[0]), static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]));
+              static_cast<const int8_t *>(e[0]), static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]), false);
         },
         about);
     std::printf("         prep alone %.2f us\n", t.us);
@@ -263,7 +263,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
         [&](int set) {
           arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>(
               (int32_t)n, (int32_t)k, (int32_t)((n + 15) / 16 * 16), static_cast<const uint8_t *>(code[(size_t)set % 2]),
-              static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]));
+              static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]), false);
         },
         about);
     std::printf("         prep alone %.2f us\n", t.us);
