@@ -138,20 +138,21 @@ cudaError_t product(cudaStream_t stream, int device, const int8_t *a, int64_t ld
 }
 
 /* Output in whole lines; rows of B are not permuted. */
-template <bool FORWARD>
+template <bool FORWARD, int CLUSTER>
 cudaError_t wide(cudaStream_t stream, int device, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
                  arb_wgmma::args g) {
   using namespace arb_wgmma_wide;
   static int held[MAX_DEVICES];
-  auto *kernel = arb_wgmma_wide::kernel<FORWARD>;
+  auto *kernel = arb_wgmma_wide::kernel<FORWARD, CLUSTER>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
+  if (!held[device] && (err = resident(kernel, THREADS, SHARED, CLUSTER, &held[device])) != cudaSuccess) return err;
   CUtensorMap map_a, map_b, map_out;
-  if ((err = lay_out<BN, 1>(&map_a, &map_b, a, lda, b, ldb, &g)) != cudaSuccess) return err;
+  if ((err = lay_out<BN, CLUSTER>(&map_a, &map_b, a, lda, b, ldb, &g)) != cudaSuccess) return err;
   if ((err = encode_out(&map_out, g.out, g.m, g.cols)) != cudaSuccess) return err;
   const int64_t tiles = (int64_t)g.m_tiles * g.col_tiles;
-  const unsigned blocks = (unsigned)(tiles < held[device] ? tiles : held[device]);
-  return arb_cuda_chain(kernel, stream, dim3(blocks), dim3(THREADS), SHARED, 1, true, map_a, map_b, map_out, g);
+  const int clusters = (int)(tiles < held[device] ? tiles : held[device]);
+  return arb_cuda_chain(kernel, stream, dim3((unsigned)(clusters * CLUSTER)), dim3(THREADS), SHARED, CLUSTER, true, map_a,
+                        map_b, map_out, g);
 }
 
 /* B are the state bytes themselves, code [n][k]. */
@@ -190,8 +191,15 @@ int pick_tile(int sms, int64_t m, int64_t cols, int64_t depth, bool may_rest) {
   return depth >= 4096 ? WIDE_PAIR : WIDE;
 }
 
-cudaError_t pick_product(cudaStream_t stream, int device, int kind, const int8_t *a, int64_t lda, const uint8_t *b, int64_t ldb,
-                         const arb_wgmma::args &g) {
+/* Whether rows of B keep their order: for wide tiles, where the output can leave in lines, its rows being whole 16 bytes. */
+bool straight(int kind, bool lines) { return lines && (kind == WIDE || kind == WIDE_PAIR); }
+
+template <bool FORWARD>
+cudaError_t pick_product(cudaStream_t stream, int device, int kind, bool lines, const int8_t *a, int64_t lda, const uint8_t *b,
+                         int64_t ldb, const arb_wgmma::args &g) {
+  if (straight(kind, lines))
+    return kind == WIDE ? wide<FORWARD, 1>(stream, device, a, lda, b, ldb, g)
+                        : wide<FORWARD, 2>(stream, device, a, lda, b, ldb, g);
   switch (kind) {
     case WIDE_PAIR:
       return product<256, 4, 2, 1>(stream, device, a, lda, b, ldb, g);
@@ -337,12 +345,11 @@ extern "C" cudaError_t arb_cuda_gemm_forward(cudaStream_t stream, int64_t m, int
   }
   const int64_t blocks = (n * (ldb / 16) + arb_prep::THREADS - 1) / arb_prep::THREADS;
   err = arb_cuda_chain(arb_prep::expand, stream, dim3((unsigned)(blocks < 2048 ? blocks : 2048)), dim3(arb_prep::THREADS), 0, 1,
-                       early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain, kind != WIDE || !lines);
+                       early && a == q, (int32_t)n, (int32_t)k, (int32_t)ldb, code, e, trits, gain, !straight(kind, lines));
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)n, g.depth = (int32_t)k, g.scale = s, g.gain = gain, g.out = y;
-  return kind == WIDE && lines ? wide<true>(stream, id, a, lda, trits, ldb, g)
-                               : pick_product(stream, id, kind, a, lda, trits, ldb, g);
+  return pick_product<true>(stream, id, kind, lines, a, lda, trits, ldb, g);
 }
 
 extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t k, int64_t n, const int8_t *hq, const float *sh,
@@ -376,12 +383,11 @@ extern "C" cudaError_t arb_cuda_gemm_dx(cudaStream_t stream, int64_t m, int64_t 
   }
   const dim3 grid((unsigned)(up(k, 32) / 32), (unsigned)(up(n, 128) / 128));
   err = arb_cuda_chain(arb_prep::expand_transposed, stream, grid, dim3(arb_prep::THREADS), 0, 1, early && a == hq, (int32_t)n,
-                       (int32_t)k, (int32_t)ldb, code, trits, gain, kind != WIDE || !lines);
+                       (int32_t)k, (int32_t)ldb, code, trits, gain, !straight(kind, lines));
   if (err != cudaSuccess) return err;
   arb_wgmma::args g = {};
   g.m = (int32_t)m, g.cols = (int32_t)k, g.depth = (int32_t)n, g.scale = sh, g.gain = gain, g.out = dx;
-  return kind == WIDE && lines ? wide<false>(stream, id, a, lda, trits, ldb, g)
-                               : pick_product(stream, id, kind, a, lda, trits, ldb, g);
+  return pick_product<false>(stream, id, kind, lines, a, lda, trits, ldb, g);
 }
 
 namespace {
