@@ -1,17 +1,14 @@
-/* What kernels share: sums in the one order of docs/arithmetic.md, groups of four elements, rounding to int8, draws.
+/* What kernels share: sums in the one order of docs/arithmetic.md, groups of four elements, draws.
  * Private to kernels/cuda. */
 #ifndef ARB_KERNELS_CUDA_DEVICE_CUH
 #define ARB_KERNELS_CUDA_DEVICE_CUH
 
 #include "kernels/common/math.h"
-#include "kernels/common/philox.h"
-#include "kernels/common/scale.h"
-#include "kernels/common/trit.h"
+#include "kernels/common/words.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/sigmoid.cuh"
 
 #define ARB_CUDA_FULL 0xffffffffu
-#define ARB_CUDA_RINT 0x1.8p23f /* adding it leaves the nearest integer in the low bits of the sum, |x| < 2^22 */
 
 /* Lanes combine by xor 16, 8, 4, 2, 1; every lane gets the sum. */
 static __device__ __forceinline__ float arb_warp_sum(float v) {
@@ -143,24 +140,6 @@ static __device__ __forceinline__ float arb_max_abs(float m, float x) {
 
 /* arb_clamp as two instructions: a NaN becomes the limit. */
 static __device__ __forceinline__ float arb_clamp_fast(float x, float limit) { return fmaxf(fminf(x, limit), -limit); }
-
-/* Low byte: the nearest integer of x, |x| <= 127 (arb_rint_small and a conversion). */
-static __device__ __forceinline__ uint32_t arb_round_byte(float x) { return arb_bits_of_f32(x + ARB_CUDA_RINT); }
-
-/* Low byte: arb_stochastic_round(x, draw j of b) for |x| <= 127. Added downwards, the constant leaves floor(x) in the low bits;
- * (r + 0.5) 2^-16 is read off a mantissa. All of it exact, so the comparison is the reference's. */
-static __device__ __forceinline__ uint32_t arb_stochastic_byte(float x, const arb_philox_block &b, int j) {
-  const float t = __fadd_rd(x, ARB_CUDA_RINT);
-  const float d = x - (t - ARB_CUDA_RINT);
-  const uint32_t r = (j & 1) ? b.v[j >> 1] >> 9 : b.v[j >> 1] << 7;
-  const float u = arb_f32_of_bits((r & 0x007fff80u) | 0x3f800040u) - 1.0f;
-  return arb_bits_of_f32(t) + (u < d ? 1u : 0u);
-}
-
-/* Four low bytes in one word, first lowest. */
-static __device__ __forceinline__ uint32_t arb_pack4(const uint32_t b[4]) {
-  return __byte_perm(__byte_perm(b[0], b[1], 0x0040), __byte_perm(b[2], b[3], 0x0040), 0x5410);
-}
 
 static __device__ __forceinline__ uint32_t arb_half_of(const arb_philox_block &b, int j) {
   return (b.v[j >> 1] >> (16 * (j & 1))) & 0xffffu;

@@ -210,10 +210,10 @@ __launch_bounds__(32)
           const uint32_t d1 = h ? (odd ? r.v[3] : x1) : (odd ? x1 : r.v[1]);
           const float s = h ? s1 : s0;
           const int32_t *d = acc + 8 * i + 2 * h;
-          const uint32_t v0 = arb_vote_byte(d[0], s, g.v.vmax, arb_vote_unit(d0, 0)),
-                         v1 = arb_vote_byte(d[1], s, g.v.vmax, arb_vote_unit(d0, 1)),
-                         v2 = arb_vote_byte(d[4], s, g.v.vmax, arb_vote_unit(d1, 0)),
-                         v3 = arb_vote_byte(d[5], s, g.v.vmax, arb_vote_unit(d1, 1));
+          const uint32_t v0 = arb_vote_byte(d[0], s, g.v.vmax, arb_draw_unit(d0, 0)),
+                         v1 = arb_vote_byte(d[1], s, g.v.vmax, arb_draw_unit(d0, 1)),
+                         v2 = arb_vote_byte(d[4], s, g.v.vmax, arb_draw_unit(d1, 0)),
+                         v3 = arb_vote_byte(d[5], s, g.v.vmax, arb_draw_unit(d1, 1));
           const uint32_t word = __byte_perm(__byte_perm(v0, v1, 0x0040), __byte_perm(v2, v3, 0x0040), 0x5410);
           votes[i][h] = fresh ? word : __vadd4(votes[i][h], word);
         }

@@ -128,19 +128,6 @@ static __device__ __forceinline__ void arb_gradient_scale(const arb_gradient &g,
   arb_gradient_scale_to(g, g.sh + row, bits);
 }
 
-/* Four elements of a word, arb_round_gradient of kernels/common: the sum with the constant leaves the nearest integer of h *
- * unit in its low bits (a finite row stays within 127 * 2^15, the bound that the reference clamps to); twice that and the draw
- * carry into bits 16 to 23, and the constant into their highest. */
-static __device__ __forceinline__ uint32_t arb_round4(const float *h, float unit, uint32_t draws01, uint32_t draws23) {
-  uint32_t b[4];
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const uint32_t pair = j < 2 ? draws01 : draws23;
-    b[j] = arb_bits_of_f32(h[j] * unit + ARB_CUDA_RINT) * 2 + ((j & 1) ? pair >> 16 : pair & 0xffffu);
-  }
-  return __byte_perm(__byte_perm(b[0], b[1], 0x0062), __byte_perm(b[2], b[3], 0x0062), 0x5410) ^ 0x80808080u;
-}
-
 /* Eight elements with the draws of one Philox output; unit 0 makes them 0. */
 static __device__ __forceinline__ uint2 arb_round8(const float h[ARB_CHUNK], float unit, const arb_philox_block &r) {
   return make_uint2(arb_round4(h, unit, r.v[0], r.v[1]), arb_round4(h + 4, unit, r.v[2], r.v[3]));

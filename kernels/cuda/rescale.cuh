@@ -33,18 +33,6 @@ static __global__ void __launch_bounds__(1024)
   }
 }
 
-/* Rows of one scale: a word of four elements, draws j .. j + 3 of a block (j = 0 or 4). */
-static __device__ __forceinline__ uint32_t arb_rescale4(uint32_t q, int32_t ratio, uint32_t draws01, uint32_t draws23) {
-  uint32_t b[4];
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const int32_t value = (int32_t)(q << (24 - 8 * j)) >> 24;
-    const uint32_t pair = j < 2 ? draws01 : draws23;
-    b[j] = (uint32_t)(value * ratio + (int32_t)((j & 1) ? pair >> 16 : pair & 0xffffu)); /* bits 16 .. 23 count */
-  }
-  return __byte_perm(__byte_perm(b[0], b[1], 0x0062), __byte_perm(b[2], b[3], 0x0062), 0x5410);
-}
-
 /* tq = SR(hq * ratio / 2^16); a thread a chunk. V: whole chunks at multiples of 8 bytes. */
 template <bool V>
 static __global__ void arb_rescale_rows_kernel(const __grid_constant__ arb_gradient a, int64_t chunks,
