@@ -1,11 +1,13 @@
 /* op      forward and dx on Hopper: acc[m][cols] = A[m][depth] . B[cols][depth], A int8, B trits of the workspace, both
- * K-major; out = bf16((acc * scale[m]) * gain[cols]), the gains of dx being 1, which changes no bit shapes  tiles of 128 x BN;
- * any m, cols, depth (bulk copies fill the tails with zeros, stores are masked) layout  depth in chunks of 128 bytes, swizzled,
- * STAGES deep; rows of B are stored permuted (gemm_prep.cuh, permuted_row) so that a thread holds 8 neighbouring columns and a
- * quad stores whole sectors without a shuffle work    2 m cols depth operations; persistent blocks of one producer warp and two
- * consumer warpgroups of 64 x BN each; a cluster of two blocks shares B by multicast bytes   A once per group of column tiles,
- * B from L2, the output once determinism  int32 sums, one fixed float expression per output source  PTX ISA, "Asynchronous
- * warpgroup level matrix instructions" */
+ *         K-major; out = bf16((acc * scale[m]) * gain[cols]), the gains of dx being 1, which changes no bit
+ * shapes  tiles of 128 x BN; any m, cols, depth (bulk copies fill the tails with zeros, stores are masked)
+ * layout  depth in chunks of 128 bytes, swizzled, STAGES deep; rows of B are stored permuted (gemm_prep.cuh,
+ *         permuted_row32) so that a thread holds 8 neighbouring columns and a quad stores whole sectors without a shuffle
+ * work    2 m cols depth operations; persistent blocks of one producer warp and two consumer warpgroups of 64 x BN each;
+ *         a cluster of two blocks shares B by multicast
+ * bytes   A once per group of column tiles, B from L2, the output once
+ * determinism  int32 sums, one fixed float expression per output
+ * source  PTX ISA, "Asynchronous warpgroup level matrix instructions" */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_CUH
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_CUH
 

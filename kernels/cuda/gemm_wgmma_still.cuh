@@ -1,12 +1,14 @@
 /* op      forward and dx on Hopper at small depth: B stays in shared memory while A streams past
  * shapes  depth <= 512; column tiles of 256 (the last one of 128 where that is enough), rows in units of 64; k a multiple of
- * 16, columns a multiple of 8 layout  B up to 128 KB in chunks of 128 deep, A through a ring of 64 x 128 byte stages, 4 KB of
- * output a warp on its way out; all in rows of 128 bytes, swizzled. State bytes come as they lie and are made trits in place;
- * for dx they are turned on the way, since wgmma wants the depth innermost work    2 m cols depth operations. Two consumer
- * warpgroups take turns: each multiplies a whole unit, 64 x 256 x depth, while the other one stores; blocks get equal shares of
- * (column tile, rows) in that order and change B at most a few times bytes   state bytes once a block and column tile, A once
- * per column tile (both from L2), the output once, in whole lines determinism  int32 sums, one fixed float expression per
- * output source  own; the turn-taking is CUTLASS's "ping-pong" schedule */
+ *         16, columns a multiple of 8
+ * layout  B up to 128 KB in chunks of 128 deep, A through a ring of 64 x 128 byte stages, 4 KB of output a warp on its way out;
+ *         all in rows of 128 bytes, swizzled. State bytes come as they lie and are made trits in place; for dx they are turned
+ *         on the way, since wgmma wants the depth innermost
+ * work    2 m cols depth operations. Two consumer warpgroups take turns: each multiplies a whole unit, 64 x 256 x depth, while
+ *         the other one stores; blocks get equal shares of (column tile, rows) in that order and change B at most a few times
+ * bytes   state bytes once a block and column tile, A once per column tile (both from L2), the output once, in whole lines
+ * determinism  int32 sums, one fixed float expression per output
+ * source  own; the turn-taking is CUTLASS's "ping-pong" schedule */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_STILL_CUH
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_STILL_CUH
 

@@ -27,7 +27,8 @@ if [ "$gpus" -lt 2 ]; then
   skipped=1
   finish
 fi
-quick=(--set run.dir="$scratch/runs" --set run.device=cuda --set train.warmup=5 --set eval.every=0 --set eval.sequences=16 --set sample.length=0)
+# bucket_mb=0: in parts, however small the votes
+quick=(--set run.dir="$scratch/runs" --set run.device=cuda --set dist.bucket_mb=0 --set train.warmup=5 --set eval.every=0 --set eval.sequences=16 --set sample.length=0)
 text=()
 [ -n "$data" ] && text=(--set data.train="$data/books.train.txt.xz" --set data.valid="$data/books.valid.txt.xz")
 
