@@ -19,7 +19,9 @@
 /* Byte j of the result is byte s of b:a, s = the low 3 bits of the selector's digit j; bit 3 spreads its sign. */
 ARB_HD uint32_t arb_byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
 #ifdef __CUDA_ARCH__
-  return __byte_perm(a, b, selector);
+  uint32_t out;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(selector)); /* __byte_perm ignores bit 3 */
+  return out;
 #else
   const uint64_t from = (uint64_t)b << 32 | a;
   uint32_t out = 0;
@@ -72,6 +74,11 @@ ARB_HD uint32_t arb_pack4(const uint32_t b[4]) {
   return arb_byte_perm(arb_byte_perm(b[0], b[1], 0x0040), arb_byte_perm(b[2], b[3], 0x0040), 0x5410);
 }
 
+/* Bits 16 .. 23 of four words in one, first lowest. */
+ARB_HD uint32_t arb_pack4_high(const uint32_t b[4]) {
+  return arb_byte_perm(arb_byte_perm(b[0], b[1], 0x0062), arb_byte_perm(b[2], b[3], 0x0062), 0x5410);
+}
+
 /* Low byte: the nearest integer of x, |x| <= 127 (arb_rint_small and a conversion). */
 ARB_HD uint32_t arb_round_byte(float x) { return arb_bits_of_f32(x + ARB_RINT); }
 
@@ -102,19 +109,54 @@ ARB_HD uint32_t arb_round4(const float *h, float unit, uint32_t draws01, uint32_
     const uint32_t pair = j < 2 ? draws01 : draws23;
     b[j] = arb_bits_of_f32(h[j] * unit + ARB_RINT) * 2 + ((j & 1) ? pair >> 16 : pair & 0xffffu);
   }
-  return arb_byte_perm(arb_byte_perm(b[0], b[1], 0x0062), arb_byte_perm(b[2], b[3], 0x0062), 0x5410) ^ 0x80808080u;
+  return arb_pack4_high(b) ^ 0x80808080u;
+}
+
+/* c + x0 b0 + x1 b1: the halves of x as numbers without sign, the lowest bytes of b with theirs. On a GPU such dot products
+ * and operations on bits run side by side. */
+ARB_HD uint32_t arb_dot2(uint32_t x, uint32_t b, uint32_t c) {
+#ifdef __CUDA_ARCH__
+  uint32_t out;
+  asm("dp2a.lo.u32.s32 %0, %1, %2, %3;" : "=r"(out) : "r"(x), "r"(b), "r"(c));
+  return out;
+#else
+  const int32_t b0 = (int8_t)b, b1 = (int8_t)(b >> 8);
+  return c + (x & 0xffffu) * (uint32_t)b0 + (x >> 16) * (uint32_t)b1;
+#endif
+}
+
+/* arb_rescale of element j of a word, with the lower draw of a pair for even j, the upper one for odd j: bits 16 .. 23. */
+ARB_HD uint32_t arb_rescale_word(uint32_t q, int j, int32_t ratio, uint32_t pair) {
+  const int32_t value = (int32_t)arb_byte_perm(q, 0, 0x8880u + 0x1111u * (uint32_t)j);
+  return arb_dot2(pair, (j & 1) ? 0x100u : 1u, (uint32_t)(value * ratio));
 }
 
 /* arb_rescale of the four elements in a word, draws j .. j + 3 of a block (j = 0 or 4). */
 ARB_HD uint32_t arb_rescale4(uint32_t q, int32_t ratio, uint32_t draws01, uint32_t draws23) {
   uint32_t b[4];
   ARB_UNROLL
-  for (int j = 0; j < 4; j++) {
-    const int32_t value = (int32_t)(q << (24 - 8 * j)) >> 24;
-    const uint32_t pair = j < 2 ? draws01 : draws23;
-    b[j] = (uint32_t)(value * ratio + (int32_t)((j & 1) ? pair >> 16 : pair & 0xffffu)); /* bits 16 .. 23 count */
-  }
-  return arb_byte_perm(arb_byte_perm(b[0], b[1], 0x0062), arb_byte_perm(b[2], b[3], 0x0062), 0x5410);
+  for (int j = 0; j < 4; j++) b[j] = arb_rescale_word(q, j, ratio, j < 2 ? draws01 : draws23);
+  return arb_pack4_high(b);
+}
+
+/* A vote in bits 16 .. 23, arb_stochastic_round of the clamped d * scale, mostly by operations that leave those on bits alone.
+ * With r the draw and f the floor of x, r + 1/2 < 2^16 (x - f) just when r < t - 2^16 f, t = ceil(2^16 x - 1/2); so the vote
+ * is (t + 65535 - r) >> 16. Rounding upwards crosses no integer. Below zero the definition's own x - f rounds: there x goes
+ * through 1 + x first (elsewhere below zero that is exact; where 2^100 x is above -1 the result is 0 either way). */
+ARB_HD uint32_t arb_vote_bits(int32_t d, float scale, float vmax, uint32_t pair, int upper) {
+  float x = fminf(fmaxf((float)d * scale, -vmax), vmax);
+#ifdef __CUDA_ARCH__
+  float lift;
+  asm("mul.rn.sat.f32 %0, %1, %2;" : "=f"(lift) : "f"(x), "f"(-0x1p100f));
+  x = __fsub_rn(__fadd_rn(x, lift), lift);
+  const int32_t t = __float2int_ru(__fmaf_ru(x, 65536.0f, 65534.5f));
+#else
+  const float lift = x * -0x1p100f < 0.0f ? 0.0f : x * -0x1p100f > 1.0f ? 1.0f : x * -0x1p100f, sum = x + lift;
+  x = sum - lift;
+  const double y = (double)x * 65536.0 + 65534.5;
+  const int32_t t = (int32_t)y + ((double)(int32_t)y < y);
+#endif
+  return arb_dot2(pair, upper ? 0xff00u : 0xffu, (uint32_t)t);
 }
 
 #endif

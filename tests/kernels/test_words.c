@@ -71,8 +71,22 @@ static void test_votes(void **state) {
           votes++;
           if ((int8_t)arb_vote_byte(d, scale, 15.0f, arb_draw_unit(r, 0)) != want)
             fail_msg("D %d at 2^-%d, draw %u: not %d", (int)d, bits, (unsigned)r, want);
+          if ((int8_t)(arb_vote_bits(d, scale, 15.0f, r | (~r << 16), 0) >> 16) != want ||
+              (int8_t)(arb_vote_bits(d, scale, 15.0f, r << 16 | (~r & 0xffffu), 1) >> 16) != want)
+            fail_msg("D %d at 2^-%d, draw %u: not %d from bits", (int)d, bits, (unsigned)r, want);
         }
   assert_true(votes > 10000000);
+  /* no scale, the smallest, the largest, and limits */
+  static const float scales[] = {0.0f, 0x1p-126f, 0x1p-110f, 0x1p-30f, 1.0f, 0x1p96f};
+  static const int32_t sums[] = {INT32_MIN + 1, -16777217, -1, 0, 1, 16777217, INT32_MAX};
+  for (uint32_t r = 0; r < 65536; r++)
+    for (size_t i = 0; i < 6; i++)
+      for (size_t j = 0; j < 7; j++)
+        for (int vmax = 1; vmax <= 127; vmax += 63) {
+          const int want = (int)arb_stochastic_round(arb_clamp((float)sums[j] * scales[i], (float)vmax), (uint16_t)r);
+          if ((int8_t)(arb_vote_bits(sums[j], scales[i], (float)vmax, r | 0xabcd0000u, 0) >> 16) != want)
+            fail_msg("D %d at %a, draw %u: not %d", (int)sums[j], (double)scales[i], (unsigned)r, want);
+        }
 }
 
 static void test_gradient_rows(void **state) {
