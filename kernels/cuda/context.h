@@ -35,7 +35,8 @@ typedef struct {
   cudaStream_t side; /* in a recorded sequence: products of dW, beside what follows on `stream` */
   cudaEvent_t turned, voted;
   int recording, side_busy;
-  int early, chained; /* early launches (chain.cuh): the device has them; what was queued last on `stream` is a kernel */
+  const int8_t *side_rows; /* gradient rows that `side` may still read; NULL: it has a copy */
+  int early, chained;      /* early launches (chain.cuh): the device has them; what was queued last on `stream` is a kernel */
   int multiprocessors;
   size_t shared_block, shared_multiprocessor; /* bytes of shared memory: most of a block, all of a multiprocessor */
   int sync_launches, products_plain;
@@ -58,6 +59,10 @@ ARB_NODISCARD arb_status arb_cuda_work(arb_cuda *c, size_t bytes, void **out);
 ARB_NODISCARD arb_status arb_cuda_side_work(arb_cuda *c, size_t bytes, void **out);
 /* From here on `stream` waits for the votes that products on `side` cast. Slots that read votes or p, or change p, call it. */
 ARB_NODISCARD arb_status arb_cuda_join_side(arb_cuda *c);
+/* Slots that write gradient rows call it: `stream` waits if `side` still reads what these rows replace. */
+static inline arb_status arb_cuda_before_rows(arb_cuda *c, const int8_t *hq) {
+  return hq && hq == c->side_rows ? arb_cuda_join_side(c) : ARB_OK;
+}
 /* Before and after a launch; ARB_CUDA_LAUNCH calls them. */
 void arb_cuda_launch_begin(arb_cuda *c);
 ARB_NODISCARD arb_status arb_cuda_launch_end(arb_cuda *c, const char *kernel, const char *file, int line);

@@ -116,6 +116,7 @@ arb_status arb_cuda_side_work(arb_cuda *c, size_t bytes, void **out) {
 }
 
 arb_status arb_cuda_join_side(arb_cuda *c) {
+  c->side_rows = NULL;
   if (!c->side_busy) return ARB_OK;
   c->side_busy = 0;
   c->chained = 0;

@@ -303,6 +303,7 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
                                     int64_t ldz, const float *inv, const int8_t *e, const uint16_t *dy, const arb_stack *w,
                                     int8_t *hq, float *sh) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_before_rows(c, hq));
   const int64_t m = arb_rows_count(r);
   ARB_REQUIRE(w->n == 2 * width, ARB_ERR_ARG, "glu_norm_backward: a stack of %lld rows for two of %lld", (long long)w->n,
               (long long)width);

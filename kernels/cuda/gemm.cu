@@ -4,7 +4,8 @@
  * work, bytes  the kernels' own; preparation, which the portable kernels and B at rest do without, reads n k state bytes once
  *         a call
  * determinism  the choice of kernel and tile never changes a result
- * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_wide.cuh, gemm_wgmma_still.cuh, gemm_wgmma_dw.cuh, gemm_prep.cuh */
+ * source  gemm_mma.cuh, gemm_wgmma.cuh, gemm_wgmma_wide.cuh, gemm_wgmma_still.cuh, gemm_wgmma_direct.cuh,
+ *         gemm_wgmma_dw.cuh, gemm_prep.cuh */
 #include "kernels/cuda/gemm.h"
 
 #include <cuda.h>
@@ -13,6 +14,7 @@
 #include "kernels/cuda/gemm_prep.cuh"
 #include "kernels/cuda/gemm_turn.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
+#include "kernels/cuda/gemm_wgmma_direct.cuh"
 #include "kernels/cuda/gemm_wgmma_dw.cuh"
 #include "kernels/cuda/gemm_wgmma_still.cuh"
 #include "kernels/cuda/gemm_wgmma_wide.cuh"
@@ -22,9 +24,9 @@ namespace {
 
 constexpr int MAX_DEVICES = 64;
 
-/* Tiles of forward and dx; those of dW (pick_votes). The order is that of arb_cuda_gemm_path(2 + variant). */
+/* Tiles of forward and dx; those of dW (direct). The order is that of arb_cuda_gemm_path(2 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
-enum vote_kind { VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_KINDS };
+enum vote_kind { VOTE_DIRECT, VOTE_TURNED };
 
 int g_path = -1, g_variant = -1;
 
@@ -58,7 +60,7 @@ cudaError_t facts(device_facts *out, int *id) {
 
 /* A byte tensor of up to three dimensions, innermost first; strides of the outer ones in bytes. */
 cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t *dim, const uint64_t *stride,
-                   const uint32_t *box) {
+                   const uint32_t *box) { /* swizzled by the box's width, 64 or 128 bytes */
   typedef CUresult (*encoder)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
                               const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                               CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -73,10 +75,10 @@ cudaError_t encode(CUtensorMap *map, const void *base, int rank, const uint64_t 
     entry = found;
   }
   const cuuint32_t ones[3] = {1, 1, 1};
-  const CUresult r =
-      reinterpret_cast<encoder>(entry)(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)rank, const_cast<void *>(base), dim,
-                                       stride, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult r = reinterpret_cast<encoder>(entry)(
+      map, CU_TENSOR_MAP_DATA_TYPE_UINT8, (cuuint32_t)rank, const_cast<void *>(base), dim, stride, box, ones,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, box[0] == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
@@ -212,62 +214,78 @@ cudaError_t pick_product(cudaStream_t stream, int device, int kind, bool lines, 
   }
 }
 
-template <int BN, int STAGES, int BLOCKS, int CM, int CN>
-cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts,
-                  bool early) {
+/* Does one of the shares end inside a tile? */
+bool ends_inside(int32_t units, int32_t shares, int32_t grains) {
+  for (int32_t i = 1; i < shares; i++)
+    if (arb_share(units, i, shares) % grains != 0) return true;
+  return false;
+}
+
+/* From turned operands. */
+cudaError_t turned_votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
+                         uint32_t *parts, bool early) {
+  using namespace arb_wgmma_dw;
   static int held[MAX_DEVICES];
-  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>(), cluster = CM * CN;
-  auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS, CM, CN>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, cluster, &held[device])) != cudaSuccess)
-    return err;
+  if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
   CUtensorMap map_a, map_b;
   const uint64_t chunks = (uint64_t)(up(v.rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE) * (uint64_t)v.grains,
                  n = (uint64_t)up(v.n, 16), k = (uint64_t)up(v.k, 16);
   const uint64_t dim_a[3] = {arb_turn::SIDE, n, chunks}, dim_b[3] = {arb_turn::SIDE, k, chunks};
   const uint64_t stride_a[2] = {arb_turn::SIDE, arb_turn::SIDE * n}, stride_b[2] = {arb_turn::SIDE, arb_turn::SIDE * k};
-  const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM / CN, 1}, box_b[3] = {arb_wgmma_dw::BK, BN / CM, 1};
+  const uint32_t box_a[3] = {BK, BM, 1}, box_b[3] = {BK, BN, 1};
   if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
   arb_wgmma_dw::args g;
   g.v = v;
-  g.row_tiles = (int32_t)(up(v.n, CM * arb_wgmma_dw::BM) / (CM * arb_wgmma_dw::BM));
-  g.col_tiles = (int32_t)(up(v.k, CN * BN) / (CN * BN));
-  g.units = g.row_tiles * g.col_tiles * v.grains;
-  const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)) / cluster, limit = held[device] < most ? held[device] : most;
-  g.clusters = g.units < limit ? g.units : limit;
+  g.col_tiles = (int32_t)(up(v.k, BN) / BN);
+  const int32_t tiles = (int32_t)(up(v.n, BM) / BM) * g.col_tiles;
+  g.units = tiles * v.grains;
+  const int room = ARB_CUDA_DW_PART_BYTES / (2 * BM * BN), limit = held[device] < room ? held[device] : room;
+  const int32_t blocks = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = arb_cuda_chain(kernel, stream, dim3((unsigned)(g.clusters * cluster)), dim3(arb_wgmma_dw::threads(BLOCKS)), shared,
-                            cluster, early, map_a, map_b, g)) != cudaSuccess)
+  if ((err = arb_cuda_chain(kernel, stream, dim3((unsigned)blocks), dim3(THREADS), SHARED, 1, early, map_a, map_b, g)) !=
+      cudaSuccess)
     return err;
-  bool shared_tiles = false; /* does a share end inside a tile? */
-  for (int i = 1; i < g.clusters && !shared_tiles; i++)
-    shared_tiles = arb_wgmma_dw::share(g.units, i, g.clusters) % v.grains != 0;
-  if (!shared_tiles) return cudaSuccess;
-  return arb_cuda_chain(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)),
-                        dim3(256), 0, 1, true, g);
+  if (!ends_inside(g.units, blocks, v.grains)) return cudaSuccess;
+  return arb_cuda_chain(join, stream, dim3((unsigned)tiles), dim3(256), 0, 1, true, g, blocks);
 }
 
-cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
-                       uint32_t *parts, bool early) {
-  int kind = g_variant;
-  if (kind < 0) {
-    /* as measured on an H100: microseconds for every time that all multiprocessors are busy. A block alone is fastest with wide
-       tiles; four that share their operands leave less of the device empty */
-    const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
-                  quad = up(v.n, 256) / 256 * (up(v.k, 256) / 256) * 4 * v.grains;
-    kind = v.n <= 128 || v.k <= 128                                   ? VOTE_NARROW
-           : 35 * (up(wide, sms) / sms) <= 20 * (up(quad, sms) / sms) ? VOTE_WIDE
-                                                                      : VOTE_QUAD;
-  }
-  switch (kind) {
-    case VOTE_WIDE:
-      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts, early);
-    case VOTE_QUAD:
-      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts, early);
-    default:
-      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts, early);
-  }
+/* Can the cast read gradient rows and inputs as they lie, and is it worth it: do tiles of 256 x 512 not lie mostly outside? */
+bool direct(const arb_cuda_dw *d, const device_facts &f) {
+  return f.hopper && g_path != 0 && (g_variant < 0 ? d->n > 128 && d->k > 256 : g_variant == VOTE_DIRECT) &&
+         aligned(d->hq, d->n) && aligned(d->q, d->k) && ((uintptr_t)d->votes & 3) == 0 && (d->groups.stride & 3) == 0;
+}
+
+cudaError_t direct_votes(cudaStream_t stream, int device, const arb_cuda_dw *d, const arb_vote_args &v, uint32_t *most,
+                         uint32_t *parts, bool early) {
+  using namespace arb_wgmma_direct;
+  static int held[MAX_DEVICES];
+  cudaError_t err;
+  if (!held[device] && (err = resident(kernel, THREADS, SHARED, CLUSTER, &held[device])) != cudaSuccess) return err;
+  const dim3 weighs((unsigned)arb_turn::PARTS, (unsigned)d->grains);
+  err = arb_cuda_chain(arb_turn::weigh, stream, weighs, dim3(arb_turn::THREADS), 0, 1, early, (int32_t)d->rows_per_grain, d->sh,
+                       d->s, most);
+  if (err != cudaSuccess) return err;
+  CUtensorMap map_q, map_h;
+  const uint64_t rows = (uint64_t)d->rows_per_grain, n = (uint64_t)d->n, k = (uint64_t)d->k;
+  const uint64_t dim_q[3] = {k, rows, (uint64_t)d->grains}, dim_h[3] = {n, rows, (uint64_t)d->grains};
+  const uint64_t stride_q[2] = {k, rows * k}, stride_h[2] = {n, rows * n};
+  const uint32_t box_q[3] = {BOX, DEPTH, 1}, box_h[3] = {HALF, DEPTH, 1};
+  if ((err = encode(&map_q, d->q, 3, dim_q, stride_q, box_q)) != cudaSuccess) return err;
+  if ((err = encode(&map_h, d->hq, 3, dim_h, stride_h, box_h)) != cudaSuccess) return err;
+  arb_wgmma_direct::args g;
+  g.col_tiles = (int32_t)(up(d->k, 2 * BK) / (2 * BK));
+  const int32_t tiles = (int32_t)(up(d->n, 2 * BN) / (2 * BN)) * g.col_tiles;
+  g.units = tiles * d->grains;
+  const int room = ARB_CUDA_DW_PART_BYTES / (2 * BN * BK) / CLUSTER, limit = held[device] < room ? held[device] : room;
+  g.clusters = g.units < limit ? g.units : limit;
+  g.parts = parts, g.sh = d->sh, g.s = d->s, g.most = most, g.nonfinite = d->nonfinite, g.v = v;
+  err = arb_cuda_chain(kernel, stream, dim3((unsigned)(g.clusters * CLUSTER)), dim3(THREADS), SHARED, CLUSTER, true, map_q,
+                       map_h, g);
+  if (err != cudaSuccess) return err;
+  if (!ends_inside(g.units, g.clusters, d->grains)) return cudaSuccess;
+  return arb_cuda_chain(join, stream, dim3((unsigned)(tiles * CLUSTER), WORDS / 8), dim3(256), 0, 1, true, g);
 }
 
 /* The operand as bulk copies want it: itself, or a padded copy at *work, which moves on. */
@@ -427,6 +445,7 @@ extern "C" cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda
   cudaError_t err = facts(&f, &id);
   if (err == cudaSuccess) err = dw_place(d, work, &w);
   if (err != cudaSuccess) return err;
+  if (direct(d, f)) return cudaSuccess;
   const bool hopper = f.hopper && g_path != 0;
   arb_turn::args t = {};
   t.gradient = {d->hq, w.tq, (int32_t)d->n, (int32_t)(up(d->n, arb_turn::SIDE) / arb_turn::SIDE)};
@@ -455,7 +474,8 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
   v.grains = d->grains, v.first = d->first, v.stride = d->stride;
   v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.groups = d->groups, v.vmax = (float)d->vmax,
   v.tensor = d->tensor;
-  if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, early != 0);
+  if (direct(d, f)) return direct_votes(stream, id, d, v, w.most, w.parts, early != 0);
+  if (f.hopper && g_path != 0) return turned_votes(stream, id, w.tq, w.q, v, w.parts, early != 0);
   arb_mma::args g = {};
   g.a = {reinterpret_cast<const uint8_t *>(w.tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)w.turned, w.turned * up(d->n, 16)};
   g.b = {reinterpret_cast<const uint8_t *>(w.q), arb_turn::SIDE, (int32_t)d->k, (int32_t)w.turned, w.turned * up(d->k, 16)};
@@ -463,7 +483,13 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
   return portable<arb_mma::DW>(stream, g);
 }
 
+extern "C" int arb_cuda_gemm_dw_direct(const arb_cuda_dw *d) {
+  device_facts f;
+  int id;
+  return facts(&f, &id) == cudaSuccess && direct(d, f);
+}
+
 extern "C" cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *d, void *work) {
   const cudaError_t err = arb_cuda_gemm_dw_turn(stream, d, work, 0);
-  return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, 1) : err;
+  return err == cudaSuccess ? arb_cuda_gemm_dw_cast(stream, d, work, !arb_cuda_gemm_dw_direct(d)) : err;
 }

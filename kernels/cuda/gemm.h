@@ -65,8 +65,10 @@ typedef struct {
   int *nonfinite; /* set when a weight overflows */
 } arb_cuda_dw;
 cudaError_t arb_cuda_gemm_dw_votes(cudaStream_t stream, const arb_cuda_dw *dw, void *work);
-/* Its two parts: the operands as the products want them, in work; then products and votes, which read of dw's arrays p, step
- * and votes alone, so hq and q may change meanwhile. */
+/* Its two parts: the operands as the products want them, in work; then products and votes. Where _direct says 1 the first does
+ * nothing and the second reads all of dw's arrays; else the second reads p, step and votes alone, so hq and q may change
+ * meanwhile. */
+int arb_cuda_gemm_dw_direct(const arb_cuda_dw *dw);
 cudaError_t arb_cuda_gemm_dw_turn(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda_dw *dw, void *work, int early);
 

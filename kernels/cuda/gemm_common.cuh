@@ -19,6 +19,17 @@ struct arb_vote_args {
   uint32_t tensor;
 };
 
+/* First unit of share i of `shares` equal ones. */
+__host__ __device__ __forceinline__ int32_t arb_share(int32_t units, int32_t i, int32_t shares) {
+  return (int32_t)((int64_t)units * i / shares);
+}
+/* The share that holds a unit. */
+__device__ __forceinline__ int32_t arb_share_of(int32_t units, int32_t unit, int32_t shares) {
+  int32_t i = (int32_t)((int64_t)unit * shares / units);
+  while (arb_share(units, i + 1, shares) <= unit) i++;
+  return i;
+}
+
 /* Vote scale of row n in grain g (local number); 0 makes every vote 0, which is what a grain without a scale casts. */
 __device__ __forceinline__ float arb_row_vote_scale(const arb_vote_args &v, int32_t g, int32_t n) {
   const int32_t c = v.cexp[g];

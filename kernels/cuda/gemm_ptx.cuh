@@ -1,5 +1,5 @@
 /* Hopper primitives as PTX: mbarriers, bulk tensor copies, wgmma s8. Only for code compiled for sm_90a. The wgmma wrappers
- * differ in width; operands are in shared memory, K-major, 128-byte rows, 128-byte swizzle. */
+ * differ in width; operands are in shared memory, K-major, 128-byte rows, 128-byte swizzle, or the first one in registers. */
 #ifndef ARB_KERNELS_CUDA_GEMM_PTX_CUH
 #define ARB_KERNELS_CUDA_GEMM_PTX_CUH
 
@@ -90,6 +90,15 @@ __device__ __forceinline__ void load_3d_multicast(uint32_t dst, const CUtensorMa
       : "memory");
 }
 
+/* Shared memory of this block to the same place in another block of the cluster, whose barrier (same place too) counts it. */
+__device__ __forceinline__ void copy_to_rank(uint32_t at, uint32_t bytes, uint32_t bar, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 to, b;\nmapa.shared::cluster.u32 to, %0, %3;\nmapa.shared::cluster.u32 b, %2, %3;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [to], [%0], %1, [b];\n}" ::"r"(at),
+      "r"(bytes), "r"(bar), "r"(rank)
+      : "memory");
+}
+
 /* From shared memory to global, in groups of a thread's own: what the tensor does not hold is left out. */
 __device__ __forceinline__ void store_2d(const CUtensorMap *map, uint32_t src, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(src), "r"(x),
@@ -143,9 +152,9 @@ __device__ __forceinline__ void mma_wait() {
 }
 
 /* Products run on while the warp goes on. These registers are in use up to here: neither reuse nor read them sooner. Placed
- * after a wait. */
-template <int N>
-__device__ __forceinline__ void registers_held(int32_t (&d)[N]) {
+ * after a wait; for operands before the fence, whose values have to be there by then. */
+template <typename T, int N>
+__device__ __forceinline__ void registers_held(T (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+r"(d[i])::"memory");
 }
@@ -203,6 +212,25 @@ __device__ __forceinline__ void mma_ss(int32_t (&d)[128], uint64_t a, uint64_t b
         "+r"(d[116]), "+r"(d[117]), "+r"(d[118]), "+r"(d[119]), "+r"(d[120]), "+r"(d[121]), "+r"(d[122]), "+r"(d[123]),
         "+r"(d[124]), "+r"(d[125]), "+r"(d[126]), "+r"(d[127])
       : "l"(a), "l"(b), "r"(add));
+}
+
+/* d (+)= a * b: 64 x 128 x 32, a in registers. */
+__device__ __forceinline__ void mma_rs(int32_t (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\nwgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+      "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+      "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+      "}, {%64,%65,%66,%67}, %68, p;\n}\n"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]), "+r"(d[8]), "+r"(d[9]),
+        "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]), "+r"(d[16]), "+r"(d[17]), "+r"(d[18]),
+        "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]),
+        "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]), "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]),
+        "+r"(d[37]), "+r"(d[38]), "+r"(d[39]), "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]),
+        "+r"(d[46]), "+r"(d[47]), "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]),
+        "+r"(d[55]), "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 #endif /* ARB_HAVE_WGMMA */

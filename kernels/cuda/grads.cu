@@ -99,6 +99,7 @@ static arb_status grad_quant_of(arb_cuda *c, const arb_rows *r, const T *g, int6
 static arb_status grad_quant(arb_backend *be, const arb_rows *r, const float *g, const uint16_t *g_bf16, int64_t ldg,
                              const arb_stack *w, int use, int8_t *hq, float *sh) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_before_rows(c, hq));
   const arb_gradient a = arb_gradient_of(c, r, w, use, hq, sh);
   return g ? grad_quant_of(c, r, g, ldg, w, a) : grad_quant_of(c, r, g_bf16, ldg, w, a);
 }

@@ -185,6 +185,7 @@ static __global__ void __launch_bounds__(128)
 static arb_status xent(arb_backend *be, const arb_rows *r, const uint16_t *logits, const int32_t *targets, float weight,
                        const arb_stack *w, int8_t *hq, float *sh, int64_t *loss, int64_t *count) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_before_rows(c, hq));
   const int64_t m = arb_rows_count(r);
   if (w->n <= 32 * SHORT) {
     int resident = 0;

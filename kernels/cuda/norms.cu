@@ -302,6 +302,7 @@ static arb_status norm_backward(arb_backend *be, const arb_rows *r, int64_t widt
                                 const int8_t *e, const uint16_t *dy, int accumulate, float *g, const arb_stack *below,
                                 int8_t *hq, float *sh) {
   arb_cuda *c = arb_cuda_of(be);
+  ARB_TRY(arb_cuda_before_rows(c, hq));
   const int64_t m = arb_rows_count(r);
   ARB_REQUIRE(!below || below->n == width, ARB_ERR_ARG, "norm_backward: a gradient of %lld columns for a stack of %lld",
               (long long)width, (long long)(below ? below->n : 0));

@@ -153,17 +153,21 @@ static arb_status linear_dw_vote(arb_backend *be, const arb_rows *r, const int8_
   d.nonfinite = c->nonfinite;
   void *work;
   ARB_TRY(arb_cuda_side_work(c, arb_cuda_dw_work_bytes(r->rows_per_grain, r->grains, w->k, w->n), &work));
-  ARB_TRY(arb_cuda_join_side(c)); /* the one before has read its work memory */
+  ARB_TRY(arb_cuda_join_side(c)); /* the one before has read its work memory and its rows, which the next slots replace */
+  const bool direct = arb_cuda_gemm_dw_direct(&d) != 0;
   const bool aside = c->recording && !c->profile && !c->sync_launches;
   arb_cuda_launch_begin(c);
   const cudaError_t turned = arb_cuda_gemm_dw_turn(c->stream, &d, work, arb_cuda_chained(c));
   if (!aside || turned != cudaSuccess)
-    return finish(c, turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, 1), "linear_dw_vote");
+    return finish(c,
+                  turned != cudaSuccess ? turned : arb_cuda_gemm_dw_cast(c->stream, &d, work, !direct || arb_cuda_chained(c)),
+                  "linear_dw_vote");
   ARB_CUDA_TRY(cudaEventRecord(c->turned, c->stream), "linear_dw_vote");
   ARB_CUDA_TRY(cudaStreamWaitEvent(c->side, c->turned, 0), "linear_dw_vote");
   ARB_CUDA_TRY(arb_cuda_gemm_dw_cast(c->side, &d, work, 0), "linear_dw_vote");
   ARB_CUDA_TRY(cudaEventRecord(c->voted, c->side), "linear_dw_vote");
   c->side_busy = 1;
+  c->side_rows = direct ? hq : NULL;
   return arb_cuda_launch_end(c, "linear_dw_vote", __FILE__, __LINE__);
 }
 

@@ -16,13 +16,17 @@ arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q,
 
 arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *dx) {
   arb_backend *be = p->be;
-  const arb_work *k = &p->work;
+  arb_work *k = &p->work;
   if (dx) {
     arb_stack w;
     ARB_TRY(arb_pass_stack(p, t, &w));
     ARB_TRY(be->ops.linear_dx(be, &p->rows, k->hq, k->sh, &w, dx));
   }
   ARB_TRY(be->ops.linear_dw_vote(be, &p->rows, k->hq, k->sh, q, s, p->vmax, &t->w));
+  int8_t *const hq = k->hq;
+  float *const sh = k->sh;
+  k->hq = k->hq_next, k->sh = k->sh_next;
+  k->hq_next = hq, k->sh_next = sh;
   return arb_votes_complete(p, t);
 }
 

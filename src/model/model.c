@@ -208,6 +208,8 @@ static void carve(arb_model *m) {
   m->buffers.dh = arb_arena_take(a, ARB_BF16, shape.rows * shape.dim);
   m->buffers.hq = arb_arena_take(a, ARB_I8, shape.rows * n);
   m->buffers.sh = arb_arena_take(a, ARB_F32, shape.rows);
+  m->buffers.hq_next = arb_arena_take(a, ARB_I8, shape.rows * n);
+  m->buffers.sh_next = arb_arena_take(a, ARB_F32, shape.rows);
   m->buffers.cexp = arb_arena_take(a, ARB_I32, uses * shape.grains);
   m->buffers.d = arb_arena_take(a, ARB_I32, d);
   if (c->ranks) m->buffers.plain = arb_arena_take(a, ARB_U8, largest);

@@ -17,6 +17,8 @@ typedef struct {
   uint16_t *dh;     /* [m][dim] */
   int8_t *hq;       /* [m][widest stack] gradient rows of the stack at work */
   float *sh;        /* [m] their scales */
+  int8_t *hq_next;  /* a second pair: votes may still be made of the first while the next module's rows are written, so */
+  float *sh_next;   /* arb_linear_backward swaps them */
   int32_t *cexp;    /* [uses][grains], most */
   int32_t *d;       /* [uses][grains][n][k] of the largest stack with several uses */
   uint8_t *plain;   /* [n][k] of the largest stack: state bytes made of trits; NULL: state is not sharded */
@@ -92,7 +94,7 @@ ARB_NODISCARD arb_status arb_pass_stack(const arb_pass *p, const arb_tensor *t, 
 /* y[m][n] = W (q, s). */
 ARB_NODISCARD arb_status arb_linear_forward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *y);
 /* Backward of y = W x from the gradient rows in p->work (hq, sh) and the stored input (q, s): votes of W, and the input's
- * gradient into dx [m][k] unless NULL. */
+ * gradient into dx [m][k] unless NULL. Afterwards (hq, sh) are others, free for the next rows. */
 ARB_NODISCARD arb_status arb_linear_backward(arb_pass *p, const arb_tensor *t, const int8_t *q, const float *s, uint16_t *dx);
 
 /* After the last use of a tensor in a backward pass, dx included: with p->fused the tensor takes its step and the vote buffer

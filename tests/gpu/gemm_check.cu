@@ -167,6 +167,10 @@ void dw(int64_t rpg, int grains, int64_t k, int64_t n, int vmax, bool extreme) {
   for (auto &x : s) x = (float)(draw() % 1000 + 1) * 0x1p-10f;
   for (auto &x : sh)
     x = draw() % 9 == 0 ? 0.0f : (float)(draw() % 65536 + 1) * (extreme && draw() % 3 == 0 ? 0x1p-60f : 0x1p-18f);
+  if (!extreme && rpg % 8 == 0) { /* a row whose weight is the grain's power of two: ratio 65536 */
+    const size_t row = (size_t)(m - 1 - rpg / 3);
+    sh[row] = 2.0f, s[row] = 1.0f;
+  }
   if (grains > 1) std::fill(sh.begin() + rpg, sh.begin() + 2 * rpg, 0x1p-110f); /* a grain that casts no votes */
   arb_cuda_dw d = {};
   d.rows_per_grain = rpg, d.grains = grains, d.first = 3, d.stride = 5, d.n = n, d.k = k;
