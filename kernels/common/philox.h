@@ -79,6 +79,44 @@ ARB_HD arb_philox_block arb_philox(arb_philox_key key, uint32_t c0, uint32_t c1,
   return b;
 }
 
+/* arb_philox of many c0 and c3 beside one key, c1 and c2: what these alone decide in the first three rounds, and the keys. */
+typedef struct {
+  uint32_t c3, n0, n2, k0[ARB_PHILOX_ROUNDS - 2], k1[ARB_PHILOX_ROUNDS - 2];
+} arb_philox_plan;
+
+ARB_HD arb_philox_plan arb_philox_plan_of(arb_philox_key key, uint32_t c1, uint32_t c2) {
+  arb_philox_plan p;
+  uint32_t h1, h0;
+  const uint32_t l1 = arb_mul_wide(ARB_PHILOX_M1, c2, &h1), l0 = arb_mul_wide(ARB_PHILOX_M0, h1 ^ c1 ^ key.k0, &h0);
+  p.c3 = key.k1;
+  p.n0 = l1 ^ (key.k0 + ARB_PHILOX_W0);
+  p.n2 = h0 ^ (key.k1 + ARB_PHILOX_W1);
+  for (int i = 0; i < ARB_PHILOX_ROUNDS - 2; i++) {
+    p.k0[i] = key.k0 + (uint32_t)(i + 2) * ARB_PHILOX_W0;
+    p.k1[i] = key.k1 + (uint32_t)(i + 2) * ARB_PHILOX_W1;
+  }
+  p.k1[0] ^= l0;
+  return p;
+}
+
+ARB_HD arb_philox_block arb_philox_planned(const arb_philox_plan *p, uint32_t c0, uint32_t c3) {
+  arb_philox_block b;
+  uint32_t h0, h1;
+  const uint32_t l = arb_mul_wide(ARB_PHILOX_M0, c0, &h0);
+  b.v[1] = arb_mul_wide(ARB_PHILOX_M1, h0 ^ c3 ^ p->c3, &h1);
+  b.v[0] = h1 ^ p->n0;
+  b.v[2] = l ^ p->n2;
+  b.v[3] = 0;
+  for (int i = 0; i < ARB_PHILOX_ROUNDS - 2; i++) {
+    const uint32_t l0 = arb_mul_wide(ARB_PHILOX_M0, b.v[0], &h0), l1 = arb_mul_wide(ARB_PHILOX_M1, b.v[2], &h1);
+    b.v[0] = h1 ^ b.v[1] ^ p->k0[i];
+    b.v[1] = l1;
+    b.v[2] = h0 ^ b.v[3] ^ p->k1[i];
+    b.v[3] = l0;
+  }
+  return b;
+}
+
 /* 16-bit draw j (0..7) of a block. */
 ARB_HD uint16_t arb_philox_half(const arb_philox_block *b, int j) { return (uint16_t)(b->v[j >> 1] >> (16 * (j & 1))); }
 

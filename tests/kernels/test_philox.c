@@ -41,6 +41,9 @@ static void test_vectors(void **state) {
     const words4 want = sample_philox(7, c, key.k0, key.k1);
     const arb_philox_block b = arb_philox(key, c.v[0], c.v[1], c.v[2], c.v[3]);
     assert_memory_equal(b.v, want.v, sizeof want.v);
+    const arb_philox_plan plan = arb_philox_plan_of(key, c.v[1], c.v[2]);
+    const arb_philox_block planned = arb_philox_planned(&plan, c.v[0], c.v[3]);
+    assert_memory_equal(planned.v, want.v, sizeof want.v);
   }
 }
 
