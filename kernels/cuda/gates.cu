@@ -2,6 +2,7 @@
  * that fit go to gate.cuh and glu.cuh; the kernels here take any: a warp a row, as in norms.cu. */
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/glu.cuh"
+#include "kernels/cuda/glu_backward.cuh"
 
 template <bool V>
 static __global__ void __launch_bounds__(128)
@@ -202,6 +203,8 @@ static int chunks_of(int64_t width) { return (int)arb_cuda_ceil(width, 32 * ARB_
 #define GATE_WARPS(g) ((g) <= 2 ? 24 : 16)
 #define GLU_MOST 8
 #define GLU_WARPS(g) ((g) <= 6 ? 20 : 16)
+#define GLU_BACK_WARPS 16  /* of a block that has 128 registers a thread, */
+#define GLU_BACK_WIDEST 24 /* and of one with 80, for the widest rows */
 
 static arb_status gate_norm_quant(arb_backend *be, const arb_rows *r, int64_t width, const float *h, const uint16_t *zg,
                                   int64_t ldz, const int8_t *e, int8_t *q, float *s, float *inv) {
@@ -309,26 +312,28 @@ static arb_status glu_norm_backward(arb_backend *be, const arb_rows *r, int64_t 
               (long long)width);
   ARB_REQUIRE(m < INT32_MAX / 2, ARB_ERR_UNSUPPORTED, "a gradient of %lld rows is more than this backend takes", (long long)m);
   const arb_gradient to = arb_gradient_of(c, r, w, 0, hq, sh);
-  const bool wide = width % ARB_CHUNK == 0 && width <= ARB_GLU_THREADS * ARB_CHUNK && ldz % ARB_CHUNK == 0 &&
-                    arb_cuda_aligned(u, 16) && arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(e, 8) &&
-                    arb_gradient_wide(w, hq);
-  if (wide) {
-    static void (*const kernels[])(int, int, int, const uint16_t *, const uint16_t *, int64_t, const float *, const int8_t *,
+  const bool wide = width % ARB_CHUNK == 0 && ldz % ARB_CHUNK == 0 && ldz < INT32_MAX / 2 && arb_cuda_aligned(u, 16) &&
+                    arb_cuda_aligned(v, 16) && arb_cuda_aligned(dy, 16) && arb_cuda_aligned(e, 8) && arb_gradient_wide(w, hq);
+  const int warps = (int)arb_cuda_ceil(width, 32 * ARB_CHUNK * ARB_GLU_EACH); /* and one beside them */
+  if (wide && warps < GLU_BACK_WIDEST) {
+    static void (*const kernels[])(int, int, int, const uint16_t *, const uint16_t *, uint32_t, const float *, const int8_t *,
                                    const uint16_t *, arb_gradient) = {
-        glu_backward_kernel<0, 2>, glu_backward_kernel<1, 2>, glu_backward_kernel<2, 2>,
-        glu_backward_kernel<3, 2>, glu_backward_kernel<4, 2>, glu_backward_kernel<5, 2>,
-        glu_backward_kernel<6, 2>, glu_backward_kernel<7, 2>, glu_backward_kernel<8, 2>};
-    const int warps = chunks_of(width), most = ARB_GLU_THREADS / (32 * warps);
-    const size_t room = c->shared_block - 4096; /* static, and some */
-    auto kernel = kernels[warps <= 8 ? warps : 0];
-    int groups = most > ARB_GLU_GROUPS ? ARB_GLU_GROUPS : most, ahead = 2;
-    while (groups > 1 && arb_glu_shared((int)width, warps, ahead, groups) > room) groups--;
-    if (arb_glu_shared((int)width, warps, ahead, groups) > room) ahead = 1, kernel = glu_backward_kernel<0, 1>;
-    const size_t shared = arb_glu_shared((int)width, warps, ahead, groups);
-    if (shared <= room) {
+        glu_backward_kernel<0, 2, 32 * GLU_BACK_WARPS>, glu_backward_kernel<1, 2, 32 * GLU_BACK_WARPS>,
+        glu_backward_kernel<2, 2, 32 * GLU_BACK_WARPS>, glu_backward_kernel<3, 2, 32 * GLU_BACK_WARPS>,
+        glu_backward_kernel<4, 2, 32 * GLU_BACK_WARPS>};
+    const bool widest = warps >= GLU_BACK_WARPS;
+    auto kernel = kernels[warps <= 4 ? warps : 0];
+    int groups = widest ? 1 : GLU_BACK_WARPS / (warps + 1), ahead = 2;
+    while (groups > 1 && arb_glu_shared(warps, ahead, groups) > c->shared_block) groups--;
+    if (widest || arb_glu_shared(warps, ahead, groups) > c->shared_block) {
+      ahead = 1;
+      kernel = widest ? glu_backward_kernel<0, 1, 32 * GLU_BACK_WIDEST> : glu_backward_kernel<0, 1, 32 * GLU_BACK_WARPS>;
+    }
+    const size_t shared = arb_glu_shared(warps, ahead, groups);
+    if (shared <= c->shared_block) {
       ARB_TRY(arb_cuda_allow_shared(c, (const void *)kernel, shared, "glu_norm_backward"));
-      ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(32 * warps * groups), shared,
-                      (int)m, (int)width, warps, u, v, ldz, inv, e, dy, to);
+      ARB_CUDA_LAUNCH(c, "glu_norm_backward", kernel, arb_cuda_grid(c, m, groups, 1), (unsigned)(32 * (warps + 1) * groups),
+                      shared, (int)m, (int)width, warps, u, v, (uint32_t)(2 * ldz), inv, e, dy, to);
       return ARB_OK;
     }
   }

@@ -295,6 +295,8 @@ int main(int argc, char **argv) {
     all(8, true, 64, 96);
     all(8, true, 1024, 2048);
     all(1, true, 2048, 5504);
+    all(1, true, 256, 7000);
+    all(1, true, 256, 8192);
   }
   all(SEQUENCES, false, DIM, HIDDEN);
   arb_backend_destroy(&be);

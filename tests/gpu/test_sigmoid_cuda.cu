@@ -1,6 +1,7 @@
-/* The device's own sigmoids and reciprocal against kernels/common/math.h and the division, and its conversion to bf16 against
- * kernels/common/bits.h, for every float; the table of sigmoids for every bf16; and rounding to int8 for every draw. */
-#include "kernels/cuda/gradient.cuh"
+/* The device's own sigmoids, reciprocal and units of gradient rows against kernels/common/math.h and the division, and its
+ * conversion to bf16 against kernels/common/bits.h, for every float; the table of sigmoids for every bf16; and rounding to int8
+ * for every draw. */
+#include "kernels/cuda/glu_backward.cuh"
 #include "tests/gpu/gpu_test.h"
 
 /* All 2^32 patterns. */
@@ -17,6 +18,17 @@ static __global__ void sigmoid_kernel(unsigned long long *bad) {
     mine += arb_bits_of_f32(y[1]) != want;
     if (i >= 0x3f800000u && i <= 0x40000000u)
       mine += arb_bits_of_f32(arb_reciprocal_1_2(x)) != arb_bits_of_f32(arb_divf(1.0f, x));
+  }
+  if (mine) atomicAdd(bad, mine);
+}
+
+/* Every largest magnitude of a row. */
+static __global__ void unit_kernel(unsigned long long *bad) {
+  unsigned long long mine = 0;
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i <= 0x7fffffffu; i += gridDim.x * blockDim.x) {
+    const float want = arb_gradient_unit(i);
+    mine += arb_glu_rounds(i) != (want != 0.0f);
+    mine += want != 0.0f && arb_bits_of_f32(arb_glu_unit(i)) != arb_bits_of_f32(want);
   }
   if (mine) atomicAdd(bad, mine);
 }
@@ -89,7 +101,7 @@ int main(void) {
   arb_backend *be = gpu_backend();
   arb_cuda *c = arb_cuda_of(be);
   void *bad;
-  unsigned long long count[4] = {0, 0, 0, 0};
+  unsigned long long count[5] = {0, 0, 0, 0, 0};
   MUST(be->ops.alloc(be, sizeof count, &bad));
   MUST(be->ops.fill(be, bad, 0, sizeof count));
   sigmoid_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad);
@@ -97,14 +109,16 @@ int main(void) {
   MUST(arb_cuda_allow_shared(c, (const void *)table_kernel, ARB_SIGMOID_BYTES, "table"));
   table_kernel<<<256, 256, ARB_SIGMOID_BYTES, c->stream>>>((unsigned long long *)bad + 2);
   bf16_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad + 3);
+  unit_kernel<<<2048, 256, 0, c->stream>>>((unsigned long long *)bad + 4);
   MUST(arb_cuda_check(cudaGetLastError(), "launch", __FILE__, __LINE__));
   MUST(be->ops.download(be, count, bad, sizeof count));
-  printf("sigmoid and reciprocal: %llu differ; rounding: %llu differ; table: %llu differ; bf16: %llu differ\n", count[0],
-         count[1], count[2], count[3]);
+  printf("sigmoid and reciprocal: %llu differ; rounding: %llu; table: %llu; bf16: %llu; units: %llu\n", count[0], count[1],
+         count[2], count[3], count[4]);
   gpu_check(count[0] == 0, "sigmoid and reciprocal equal kernels/common/math.h for every float");
   gpu_check(count[1] == 0, "rounding to int8 equals kernels/common/philox.h");
   gpu_check(count[2] == 0, "the table of sigmoids equals kernels/common/math.h for every bf16");
   gpu_check(count[3] == 0, "conversion to bf16 equals kernels/common/bits.h for every float");
+  gpu_check(count[4] == 0, "units of gradient rows equal the division for every float");
   be->ops.free(be, bad);
   arb_backend_destroy(&be);
   return gpu_totals();
