@@ -1,8 +1,9 @@
 /* Speed of the three products beside cuBLASLt: int8 (int32 out) at 8192^3, bf16 (fp32 sums, bf16 out) at a language model's
- * shapes. Random data, buffer sets rotated beyond the L2, batches of launches in a CUDA graph between two events; median of the
- * batches and their spread. Everything a call does is inside its time; "prep" is what expanding the state bytes takes alone.
- * cuBLASLt gets the fastest of its first eight heuristic answers. Arguments: none, or "big", "forward", "dx", "dw";
- * "profile" runs each kernel once, for ncu. */
+ * shapes. Random data, buffer sets rotated beyond the L2, batches of launches in a CUDA graph between two events. All that are
+ * compared take turns, a batch each a round, so that a clock that drifts meets all of them: medians of the rounds and their
+ * spread, and the median of the ratios to cuBLASLt in the same round. Everything a call does is inside its time; "prep" is what
+ * expanding the state bytes takes alone. cuBLASLt gets the fastest of its first eight heuristic answers, found the same way.
+ * Arguments: none, or "big", "forward", "dx", "dw"; "profile" runs each kernel once, for ncu. */
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
@@ -31,8 +33,13 @@ const char *const VARIANTS[] = {"portable", "auto", "256 pair", "256", "128 pair
 const char *const VOTES[] = {"portable", "auto", "direct", "turned", "", "", ""};
 const int PATHS[] = {0, -1, 2, 3, 4, 5, 6};
 
-struct timing {
-  double us, low, high;
+/* Something that takes its turn in every round. */
+struct contender {
+  std::string who;
+  bool part; /* of the one before, not a product of its own */
+  int launches;
+  cudaGraphExec_t run;
+  std::vector<double> us; /* a round */
 };
 
 __global__ void noise(uint32_t *p, size_t words, uint32_t seed, int kind) {
@@ -69,45 +76,54 @@ void drop_all() {
 
 cudaStream_t stream;
 
-timing measure(int sets, const std::function<void(int)> &call, double about_us) {
-  const int launches = (int)std::max(4.0, std::min(60.0, 4000.0 / about_us)) / sets * sets + sets;
+void enter(std::vector<contender> &all, const std::string &who, bool part, int sets, const std::function<void(int)> &call,
+           double about_us) {
+  contender c = {who, part, (int)std::max(4.0, std::min(60.0, 4000.0 / about_us)) / sets * sets + sets, nullptr, {}};
   cudaGraph_t graph;
-  cudaGraphExec_t run;
   call(0);
   CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; i++) call(i % sets);
+  for (int i = 0; i < c.launches; i++) call(i % sets);
   CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&run, graph, 0));
+  CHECK(cudaGraphInstantiate(&c.run, graph, 0));
+  cudaGraphDestroy(graph);
+  all.push_back(c);
+}
+
+/* Batches of about 4 ms; the clock needs some of them after a pause. */
+void rounds(std::vector<contender> &all, int count) {
+  constexpr int WARM = 6;
   cudaEvent_t a, b;
   CHECK(cudaEventCreate(&a));
   CHECK(cudaEventCreate(&b));
-  std::vector<double> t;
-  constexpr int WARM = 6; /* batches of about 4 ms: the clock needs some of them after a pause */
-  for (int i = 0; i < WARM + 9; i++) {
-    CHECK(cudaEventRecord(a, stream));
-    CHECK(cudaGraphLaunch(run, stream));
-    CHECK(cudaEventRecord(b, stream));
-    CHECK(cudaEventSynchronize(b));
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, a, b));
-    if (i >= WARM) t.push_back(ms * 1000.0 / launches);
-  }
-  std::sort(t.begin(), t.end());
-  cudaGraphExecDestroy(run);
-  cudaGraphDestroy(graph);
+  for (int i = -std::max(1, WARM / std::max(1, (int)all.size())); i < count; i++)
+    for (contender &c : all) {
+      CHECK(cudaEventRecord(a, stream));
+      CHECK(cudaGraphLaunch(c.run, stream));
+      CHECK(cudaEventRecord(b, stream));
+      CHECK(cudaEventSynchronize(b));
+      float ms = 0;
+      CHECK(cudaEventElapsedTime(&ms, a, b));
+      if (i >= 0) c.us.push_back(ms * 1000.0 / c.launches);
+    }
   cudaEventDestroy(a);
   cudaEventDestroy(b);
-  return {t[t.size() / 2], t.front(), t.back()};
 }
 
-/* Column-major C[rows][cols] = op(A) op(B) over depth, as cuBLASLt sees it. */
-timing library(cudaDataType_t in, cublasComputeType_t compute, cudaDataType_t scale, cudaDataType_t out, cublasOperation_t ta,
-               cublasOperation_t tb, int64_t rows, int64_t cols, int64_t depth, int sets, const std::vector<void *> &a,
-               const std::vector<void *> &b, const std::vector<void *> &c, double about_us, double *first) {
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+/* Column-major C[rows][cols] = op(A) op(B) over depth, as cuBLASLt sees it: its fastest answer takes part, as `who`. */
+void library(std::vector<contender> &all, const char *who, cudaDataType_t in, cublasComputeType_t compute, cudaDataType_t scale,
+             cudaDataType_t out, cublasOperation_t ta, cublasOperation_t tb, int64_t rows, int64_t cols, int64_t depth,
+             int sets, const std::vector<void *> &a, const std::vector<void *> &b, const std::vector<void *> &c,
+             double about_us) {
   static cublasLtHandle_t lt = nullptr;
   if (!lt) CHECK(cublasLtCreate(&lt));
   const size_t room = (size_t)64 << 20;
   void *space = fresh(room, 0);
+  CHECK(cudaDeviceSynchronize());
   cublasLtMatmulDesc_t op;
   CHECK(cublasLtMatmulDescCreate(&op, compute, scale));
   CHECK(cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta));
@@ -124,7 +140,7 @@ timing library(cudaDataType_t in, cublasComputeType_t compute, cudaDataType_t sc
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
   CHECK(cublasLtMatmulAlgoGetHeuristic(lt, op, la, lb, lc, lc, pref, 8, found, &count));
-  timing best = {1e30, 0, 0};
+  std::vector<contender> answers;
   const float one_f = 1, zero_f = 0;
   const int32_t one_i = 1, zero_i = 0;
   const void *one = scale == CUDA_R_32I ? (const void *)&one_i : &one_f,
@@ -135,15 +151,26 @@ timing library(cudaDataType_t in, cublasComputeType_t compute, cudaDataType_t sc
                             &found[i].algo, space, room, stream);
     };
     if (go(0) != CUBLAS_STATUS_SUCCESS) continue;
-    const timing t = measure(
-        sets, [&](int set) { CHECK(go(set)); }, about_us);
-    if (i == 0) *first = t.us;
-    if (t.us < best.us) best = t;
+    enter(
+        answers, who, false, sets, [&](int set) { CHECK(go(set)); }, about_us);
   }
+  if (answers.empty()) {
+    std::printf("%s has no answer\n", who);
+    std::exit(2);
+  }
+  rounds(answers, 5);
+  size_t best = 0;
+  for (size_t i = 1; i < answers.size(); i++)
+    if (median(answers[i].us) < median(answers[best].us)) best = i;
+  std::printf("         %s: %.2f us, answer %d of %d; the first %.2f us\n", who, median(answers[best].us), (int)best + 1,
+              (int)answers.size(), median(answers[0].us));
+  for (size_t i = 0; i < answers.size(); i++)
+    if (i != best) cudaGraphExecDestroy(answers[i].run);
+  answers[best].us.clear();
+  all.push_back(answers[best]);
   cublasLtMatmulPreferenceDestroy(pref);
   cublasLtMatrixLayoutDestroy(la), cublasLtMatrixLayoutDestroy(lb), cublasLtMatrixLayoutDestroy(lc);
   cublasLtMatmulDescDestroy(op);
-  return best;
 }
 
 std::vector<void *> several(int sets, size_t bytes, int kind) {
@@ -152,14 +179,28 @@ std::vector<void *> several(int sets, size_t bytes, int kind) {
   return v;
 }
 
-void line(const char *form, int64_t m, int64_t k, int64_t n, const char *who, const timing &t, double reference_us,
-          const char *reference) {
-  const double rate = 2.0 * (double)m * (double)k * (double)n / (t.us * 1e-6);
-  std::printf("%-8s %6lld x %5lld x %5lld  %-13s %9.2f us (%.2f .. %.2f)  %7.1f TOP/s  %5.1f%% of 1979", form, (long long)m,
-              (long long)k, (long long)n, who, t.us, t.low, t.high, rate * 1e-12, 100.0 * rate / PEAK_INT8);
-  if (reference_us > 0) std::printf("  %5.2fx %s", reference_us / t.us, reference);
-  std::printf("\n");
+/* All of them, beside the first when that is not ours; then they are gone. */
+void report(const char *form, int64_t m, int64_t k, int64_t n, std::vector<contender> &all, const char *peer) {
+  for (contender &c : all) {
+    const auto range = std::minmax_element(c.us.begin(), c.us.end());
+    const double us = median(c.us), rate = 2.0 * (double)m * (double)k * (double)n / (us * 1e-6);
+    cudaGraphExecDestroy(c.run);
+    if (c.part) {
+      std::printf("         %s alone %.2f us (%.2f .. %.2f)\n", c.who.c_str(), us, *range.first, *range.second);
+      continue;
+    }
+    std::printf("%-8s %6lld x %5lld x %5lld  %-13s %9.2f us (%.2f .. %.2f)  %7.1f TOP/s  %5.1f%% of 1979", form, (long long)m,
+                (long long)k, (long long)n, c.who.c_str(), us, *range.first, *range.second, rate * 1e-12,
+                100.0 * rate / PEAK_INT8);
+    if (&c != &all[0]) {
+      std::vector<double> ratio;
+      for (size_t i = 0; i < c.us.size(); i++) ratio.push_back(all[0].us[i] / c.us[i]);
+      std::printf("  %5.2fx %s", median(ratio), peer);
+    }
+    std::printf("\n");
+  }
   std::fflush(stdout);
+  all.clear();
 }
 
 enum form { FORWARD, DX, DW };
@@ -170,31 +211,22 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   const double about = 2.0 * (double)m * (double)k * (double)n / 600e12 * 1e6 + 5;
   const size_t one_set = f == FORWARD ? sm * sk + 2 * sm * sn : f == DX ? sm * sn + 2 * sm * sk : sm * (sk + sn);
   const int sets = (int)std::max<size_t>(2, (((size_t)240 << 20) + one_set - 1) / one_set);
-  timing bf16 = {0, 0, 0}, int8 = {0, 0, 0};
-  double first = 0;
+  constexpr int ROUNDS = 15;
+  std::vector<contender> all;
+  const auto T = CUBLAS_OP_T, N = CUBLAS_OP_N;
+  if (!once && int8_library) {
+    const auto x = several(sets, sm * sk, 0), w = several(sets, sn * sk, 0), y = several(sets, 4 * sm * sn, 0);
+    library(all, "cuBLASLt int8", CUDA_R_8I, CUBLAS_COMPUTE_32I, CUDA_R_32I, CUDA_R_32I, T, N, n, m, k, sets, w, x, y, about);
+  }
   if (!once) {
     const auto x = several(sets, 2 * sm * sk, 1), w = several(sets, 2 * sn * sk, 1), y = several(sets, 2 * sm * sn, 1);
-    const auto T = CUBLAS_OP_T, N = CUBLAS_OP_N;
     const auto in = CUDA_R_16BF;
     const auto c = CUBLAS_COMPUTE_32F;
     const auto r = CUDA_R_32F;
-    if (f == FORWARD) bf16 = library(in, c, r, in, T, N, n, m, k, sets, w, x, y, about, &first);
-    if (f == DX) bf16 = library(in, c, r, in, N, N, k, m, n, sets, w, y, x, about, &first);
-    if (f == DW) bf16 = library(in, c, r, in, N, T, k, n, m, sets, x, y, w, about, &first);
-    line(NAMES[f], m, k, n, "cuBLASLt bf16", bf16, 0, "");
-    std::printf("         its first heuristic answer %.2f us\n", first);
-    drop_all();
+    if (f == FORWARD) library(all, "cuBLASLt bf16", in, c, r, in, T, N, n, m, k, sets, w, x, y, about);
+    if (f == DX) library(all, "cuBLASLt bf16", in, c, r, in, N, N, k, m, n, sets, w, y, x, about);
+    if (f == DW) library(all, "cuBLASLt bf16", in, c, r, in, N, T, k, n, m, sets, x, y, w, about);
   }
-  if (int8_library) {
-    const auto x = several(sets, sm * sk, 0), w = several(sets, sn * sk, 0), y = several(sets, 4 * sm * sn, 0);
-    int8 = library(CUDA_R_8I, CUBLAS_COMPUTE_32I, CUDA_R_32I, CUDA_R_32I, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, sets, w, x, y,
-                   about, &first);
-    line(NAMES[f], m, k, n, "cuBLASLt int8", int8, 0, "");
-    std::printf("         its first heuristic answer %.2f us\n", first);
-    drop_all();
-  }
-  const double against = int8_library ? int8.us : bf16.us;
-  const char *const name = int8_library ? "cuBLASLt int8" : "bf16";
   const auto q = several(sets, sm * sk, 0), hq = several(sets, sm * sn, 0), code = several(2, sn * sk, 2),
              s = several(2, 4 * sm, 3);
   const auto e = several(2, sn, 0), work = several(1, arb_cuda_gemm_work_bytes(m / 8, 8, k, n), 0);
@@ -232,11 +264,10 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
       call(0);
       continue;
     }
-    const timing t = measure(sets, call, about);
-    line(NAMES[f], m, k, n, (f == DW ? VOTES : VARIANTS)[path < 1 ? path == -1 : path], t, against, name);
+    enter(all, (f == DW ? VOTES : VARIANTS)[path < 1 ? path == -1 : path], false, sets, call, about);
     if (f != DW || path == 0) continue;
     cast_alone = true;
-    std::printf("         products and votes alone %.2f us\n", measure(sets, call, about).us);
+    enter(all, "products and votes", true, sets, call, about);
     cast_alone = false;
   }
   arb_cuda_gemm_path(-1);
@@ -246,27 +277,25 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   }
   if (f == FORWARD) {
     const int64_t blocks = std::min<int64_t>(2048, (n * ((k + 15) / 16) + 255) / 256);
-    const timing t = measure(
-        sets,
+    enter(
+        all, "prep", true, sets,
         [&](int set) {
           arb_prep::expand<<<(unsigned)blocks, arb_prep::THREADS, 0, stream>>>(
               (int32_t)n, (int32_t)k, (int32_t)((k + 15) / 16 * 16), static_cast<const uint8_t *>(code[(size_t)set % 2]),
               static_cast<const int8_t *>(e[0]), static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]), false);
         },
         about);
-    std::printf("         prep alone %.2f us\n", t.us);
   }
   if (f == DX) {
     const dim3 grid((unsigned)((k + 31) / 32), (unsigned)((n + 127) / 128));
-    const timing t = measure(
-        sets,
+    enter(
+        all, "prep", true, sets,
         [&](int set) {
           arb_prep::expand_transposed<<<grid, arb_prep::THREADS, 0, stream>>>(
               (int32_t)n, (int32_t)k, (int32_t)((n + 15) / 16 * 16), static_cast<const uint8_t *>(code[(size_t)set % 2]),
               static_cast<uint8_t *>(work[0]) + 65536, static_cast<float *>(work[0]), false);
         },
         about);
-    std::printf("         prep alone %.2f us\n", t.us);
   }
   if (f == DW) {
     arb_turn::args t = {};
@@ -275,8 +304,8 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
     t.cexp = reinterpret_cast<int32_t *>(flag), t.nonfinite = flag;
     t.draws.n = (int32_t)n, t.draws.uses = 1, t.draws.stride = 1, t.draws.step = dstep;
     const dim3 grid((unsigned)((n + 127) / 128 + (k + 127) / 128), (unsigned)((m / 8 + 127) / 128), 8);
-    const timing alone = measure(
-        sets,
+    enter(
+        all, "turning", true, sets,
         [&](int set) {
           int8_t *to = static_cast<int8_t *>(work[0]);
           t.gradient = {static_cast<const int8_t *>(hq[(size_t)set]), to, (int32_t)n, (int32_t)((n + 127) / 128)};
@@ -285,8 +314,9 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
           arb_turn::turn<<<grid, arb_turn::THREADS, 0, stream>>>(t);
         },
         about);
-    std::printf("         turning alone %.2f us\n", alone.us);
   }
+  rounds(all, ROUNDS);
+  report(NAMES[f], m, k, n, all, int8_library ? "cuBLASLt int8" : "bf16");
   drop_all();
 }
 
