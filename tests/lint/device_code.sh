@@ -34,10 +34,10 @@ done
 cuobjdump=$(dirname "$nvcc")/cuobjdump
 [ -x "$cuobjdump" ] || cuobjdump=$(command -v cuobjdump || true)
 if [ -z "$cuobjdump" ]; then
-  skip "products without fp16 (no cuobjdump here)"
+  skip "products without fp16" "no cuobjdump here"
 else
   ar p "$library" gemm.cu.o >"$scratch/gemm.o"
   "$cuobjdump" -sass "$scratch/gemm.o" >"$scratch/sass"
-  if grep -q IGMMA "$scratch/sass"; then same "products without fp16" "0" "$(grep -c HGMMA "$scratch/sass")"; else skip "products without fp16 (this build has none for sm_90a)"; fi
+  if grep -q IGMMA "$scratch/sass"; then same "products without fp16" "0" "$(grep -c HGMMA "$scratch/sass")"; else skip "products without fp16" "this build has none for sm_90a"; fi
 fi
 finish
