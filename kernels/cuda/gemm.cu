@@ -24,9 +24,9 @@ namespace {
 
 constexpr int MAX_DEVICES = 64;
 
-/* Tiles of forward and dx; those of dW (direct). The order is that of arb_cuda_gemm_path(2 + variant). */
+/* Tiles of forward and dx; those of dW (direct, pick_votes). The order is that of arb_cuda_gemm_path(2 + variant). */
 enum tile_kind { WIDE_PAIR, WIDE, NARROW_PAIR, NARROW, STILL, TILE_KINDS };
-enum vote_kind { VOTE_DIRECT, VOTE_TURNED };
+enum vote_kind { VOTE_WIDE, VOTE_QUAD, VOTE_NARROW, VOTE_DIRECT };
 
 int g_path = -1, g_variant = -1;
 
@@ -222,39 +222,72 @@ bool ends_inside(int32_t units, int32_t shares, int32_t grains) {
 }
 
 /* From turned operands. */
-cudaError_t turned_votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
-                         uint32_t *parts, bool early) {
-  using namespace arb_wgmma_dw;
+template <int BN, int STAGES, int BLOCKS, int CM, int CN>
+cudaError_t votes(cudaStream_t stream, int device, const int8_t *tq, const int8_t *q, const arb_vote_args &v, uint32_t *parts,
+                  bool early) {
   static int held[MAX_DEVICES];
+  constexpr int shared = arb_wgmma_dw::shared_bytes<BN, STAGES>(), cluster = CM * CN;
+  auto *kernel = arb_wgmma_dw::kernel<BN, STAGES, BLOCKS, CM, CN>;
   cudaError_t err;
-  if (!held[device] && (err = resident(kernel, THREADS, SHARED, 1, &held[device])) != cudaSuccess) return err;
+  if (!held[device] && (err = resident(kernel, arb_wgmma_dw::threads(BLOCKS), shared, cluster, &held[device])) != cudaSuccess)
+    return err;
   CUtensorMap map_a, map_b;
   const uint64_t chunks = (uint64_t)(up(v.rows_per_grain, arb_turn::SIDE) / arb_turn::SIDE) * (uint64_t)v.grains,
                  n = (uint64_t)up(v.n, 16), k = (uint64_t)up(v.k, 16);
   const uint64_t dim_a[3] = {arb_turn::SIDE, n, chunks}, dim_b[3] = {arb_turn::SIDE, k, chunks};
   const uint64_t stride_a[2] = {arb_turn::SIDE, arb_turn::SIDE * n}, stride_b[2] = {arb_turn::SIDE, arb_turn::SIDE * k};
-  const uint32_t box_a[3] = {BK, BM, 1}, box_b[3] = {BK, BN, 1};
+  const uint32_t box_a[3] = {arb_wgmma_dw::BK, arb_wgmma_dw::BM / CN, 1}, box_b[3] = {arb_wgmma_dw::BK, BN / CM, 1};
   if ((err = encode(&map_a, tq, 3, dim_a, stride_a, box_a)) != cudaSuccess) return err;
   if ((err = encode(&map_b, q, 3, dim_b, stride_b, box_b)) != cudaSuccess) return err;
   arb_wgmma_dw::args g;
   g.v = v;
-  g.col_tiles = (int32_t)(up(v.k, BN) / BN);
-  const int32_t tiles = (int32_t)(up(v.n, BM) / BM) * g.col_tiles;
-  g.units = tiles * v.grains;
-  const int room = ARB_CUDA_DW_PART_BYTES / (2 * BM * BN), limit = held[device] < room ? held[device] : room;
-  const int32_t blocks = g.units < limit ? g.units : limit;
+  g.row_tiles = (int32_t)(up(v.n, CM * arb_wgmma_dw::BM) / (CM * arb_wgmma_dw::BM));
+  g.col_tiles = (int32_t)(up(v.k, CN * BN) / (CN * BN));
+  g.units = g.row_tiles * g.col_tiles * v.grains;
+  const int most = (int)(ARB_CUDA_DW_PART_BYTES / (2 * 128 * BN)) / cluster, limit = held[device] < most ? held[device] : most;
+  g.clusters = g.units < limit ? g.units : limit;
   g.parts = parts;
-  if ((err = arb_cuda_chain(kernel, stream, dim3((unsigned)blocks), dim3(THREADS), SHARED, 1, early, map_a, map_b, g)) !=
-      cudaSuccess)
+  if ((err = arb_cuda_chain(kernel, stream, dim3((unsigned)(g.clusters * cluster)), dim3(arb_wgmma_dw::threads(BLOCKS)), shared,
+                            cluster, early, map_a, map_b, g)) != cudaSuccess)
     return err;
-  if (!ends_inside(g.units, blocks, v.grains)) return cudaSuccess;
-  return arb_cuda_chain(join, stream, dim3((unsigned)tiles), dim3(256), 0, 1, true, g, blocks);
+  if (!ends_inside(g.units, g.clusters, v.grains)) return cudaSuccess;
+  return arb_cuda_chain(arb_wgmma_dw::join<BN, CM, CN>, stream, dim3((unsigned)(g.row_tiles * g.col_tiles * cluster)),
+                        dim3(256), 0, 1, true, g);
 }
 
-/* Can the cast read gradient rows and inputs as they lie, and is it worth it: do tiles of 256 x 512 not lie mostly outside? */
+cudaError_t pick_votes(cudaStream_t stream, int device, int sms, const int8_t *tq, const int8_t *q, const arb_vote_args &v,
+                       uint32_t *parts, bool early) {
+  int kind = g_variant;
+  if (kind < 0) {
+    /* as measured on an H100: microseconds for every time that all multiprocessors are busy. A block alone is fastest with wide
+       tiles; four that share their operands leave less of the device empty */
+    const int64_t rows = up(v.n, 128) / 128 * v.grains, wide = rows * (up(v.k, 256) / 256),
+                  quad = up(v.n, 256) / 256 * (up(v.k, 256) / 256) * 4 * v.grains;
+    kind = v.n <= 128 || v.k <= 128                                   ? VOTE_NARROW
+           : 35 * (up(wide, sms) / sms) <= 20 * (up(quad, sms) / sms) ? VOTE_WIDE
+                                                                      : VOTE_QUAD;
+  }
+  switch (kind) {
+    case VOTE_WIDE:
+      return votes<256, 4, 1, 1, 1>(stream, device, tq, q, v, parts, early);
+    case VOTE_QUAD:
+      return votes<128, 6, 1, 2, 2>(stream, device, tq, q, v, parts, early);
+    default:
+      return votes<128, 3, 2, 1, 1>(stream, device, tq, q, v, parts, early);
+  }
+}
+
+/* Can the cast read gradient rows and inputs as they lie? */
 bool direct(const arb_cuda_dw *d, const device_facts &f) {
-  return f.hopper && g_path != 0 && (g_variant < 0 ? d->n > 128 && d->k > 256 : g_variant == VOTE_DIRECT) &&
-         aligned(d->hq, d->n) && aligned(d->q, d->k) && ((uintptr_t)d->votes & 3) == 0 && (d->groups.stride & 3) == 0;
+  using namespace arb_wgmma_direct;
+  if (!f.hopper || g_path == 0 || !aligned(d->hq, d->n) || !aligned(d->q, d->k) || ((uintptr_t)d->votes & 3) != 0 ||
+      (d->groups.stride & 3) != 0)
+    return false;
+  if (g_variant >= 0) return g_variant == VOTE_DIRECT;
+  /* And is it worth it: tiles not mostly outside, more rows than casting their votes costs (with 512 a step of large.ini took a
+     third longer), clusters for half the device (with 8 grains, 512 x 512 has enough; one grain of books.ini has not) */
+  const int64_t units = up(d->n, 2 * BN) / (2 * BN) * (up(d->k, 2 * BK) / (2 * BK)) * d->grains;
+  return d->n > BN && d->k > BK && d->rows_per_grain >= 16 * DEPTH && 2 * CLUSTER * units >= f.sms - f.sms / 16;
 }
 
 cudaError_t direct_votes(cudaStream_t stream, int device, const arb_cuda_dw *d, const arb_vote_args &v, uint32_t *most,
@@ -475,7 +508,7 @@ extern "C" cudaError_t arb_cuda_gemm_dw_cast(cudaStream_t stream, const arb_cuda
   v.cexp = w.cexp, v.p = d->p, v.step = d->step, v.votes = d->votes, v.groups = d->groups, v.vmax = (float)d->vmax,
   v.tensor = d->tensor;
   if (direct(d, f)) return direct_votes(stream, id, d, v, w.most, w.parts, early != 0);
-  if (f.hopper && g_path != 0) return turned_votes(stream, id, w.tq, w.q, v, w.parts, early != 0);
+  if (f.hopper && g_path != 0) return pick_votes(stream, id, f.sms, w.tq, w.q, v, w.parts, early != 0);
   arb_mma::args g = {};
   g.a = {reinterpret_cast<const uint8_t *>(w.tq), arb_turn::SIDE, (int32_t)d->n, (int32_t)w.turned, w.turned * up(d->n, 16)};
   g.b = {reinterpret_cast<const uint8_t *>(w.q), arb_turn::SIDE, (int32_t)d->k, (int32_t)w.turned, w.turned * up(d->k, 16)};

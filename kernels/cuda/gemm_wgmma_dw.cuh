@@ -1,11 +1,16 @@
-/* op      dW votes on Hopper where operands do not lie as gemm_wgmma_direct.cuh wants them: D[n][k] = sum over a grain's rows
- * of tq[row][n] q[row][k], cast as votes in the epilogue shapes  tiles of 128 (n) x 128 (k); one unit of work = a tile of one
- * grain; any rows, n, k layout  both operands were turned (gemm_turn.cuh): the depth, a grain's rows, lies innermost, in chunks
- * of 128 bytes, swizzled. Rows of both are permuted within 16, so that a thread ends with two neighbouring rows n and 4
- * neighbouring columns k. work    2 rows n k operations; a producer warp and two consumer warpgroups of 64 x 128; two blocks
- * share a multiprocessor, so that one casts votes while the other multiplies bytes   from L2 each operand once per tile of the
- * other; votes read and written once a block and tile determinism  int32 sums, votes are integers: added in registers over a
- * block's grains, then over blocks (join) source  own; PTX ISA, "Asynchronous warpgroup level matrix instructions" */
+/* op      dW votes on Hopper from turned operands, for grains of few rows and rows that gemm_wgmma_direct.cuh does not take:
+ *         D[n][k] = sum over a grain's rows of tq[row][n] q[row][k], cast as votes in the epilogue
+ * shapes  tiles of 128 (n) x BN (k), a cluster of CM x CN blocks works on as many neighbouring tiles; one unit of work = one
+ *         cluster's tiles of one grain; any rows, n, k
+ * layout  both operands were turned (gemm_turn.cuh): the depth, a grain's rows, lies innermost, in chunks of 128 bytes,
+ *         swizzled. Rows of both are permuted within 16, so that a thread ends with two neighbouring rows n and 4 neighbouring
+ *         columns k.
+ * work    2 rows n k operations; a producer warp and two consumer warpgroups of 64 x BN; where two blocks share a
+ *         multiprocessor, one casts votes while the other multiplies
+ * bytes   from L2 tq once per CN column tiles, q once per CM row tiles: a block loads its share of each operand and multicasts
+ *         it to the blocks of its row, or column, of the cluster; votes read and written once a block and tile
+ * determinism  int32 sums, votes are integers: added in registers over a block's grains, then over blocks (join)
+ * source  own; PTX ISA, "Asynchronous warpgroup level matrix instructions" */
 #ifndef ARB_KERNELS_CUDA_GEMM_WGMMA_DW_CUH
 #define ARB_KERNELS_CUDA_GEMM_WGMMA_DW_CUH
 
@@ -14,15 +19,21 @@
 
 namespace arb_wgmma_dw {
 
-constexpr int BM = 128, BN = 128, BK = 128, STAGES = 3, BLOCKS = 2, THREADS = 288;
-constexpr int SHARED = STAGES * (BM + BN) * BK + 16 * STAGES + 1024;
+constexpr int BM = 128, BK = 128;
+constexpr int threads(int blocks) { return blocks == 1 ? 384 : 288; }
 
 struct args {
-  int32_t col_tiles; /* of k */
-  int32_t units;     /* tiles * grains */
-  uint32_t *parts;   /* [blocks][2][BN / 16][2][256] votes of tiles that several blocks share */
+  int32_t row_tiles, col_tiles; /* of n and k, counted in clusters */
+  int32_t units;                /* row_tiles * col_tiles * grains */
+  int32_t clusters;
+  uint32_t *parts; /* [blocks][2][BN / 16][2][256] votes of tiles that several blocks share */
   arb_vote_args v;
 };
+
+template <int BN, int STAGES>
+constexpr int shared_bytes() {
+  return STAGES * (BM + BN) * BK + 16 * STAGES + 1024;
+}
 
 #if ARB_HAVE_WGMMA
 using namespace arb_ptx;
@@ -31,6 +42,7 @@ using namespace arb_ptx;
 __device__ __forceinline__ int32_t row_in_tile(int id) { return id / 128 * 64 + (id / 32 % 4) * 16 + 2 * (id % 32 / 4); }
 
 /* g.votes += votes, all of a thread's words at once: reads first, since one after the other would wait for memory each time. */
+template <int BN>
 __device__ __forceinline__ void add_tile(const arb_vote_args &v, int32_t row, int32_t col0, int id,
                                          const uint32_t (&votes)[BN / 16][2]) {
   const int32_t n = (int32_t)v.n, k = (int32_t)v.k, first = col0 + 4 * (id % 4);
@@ -63,9 +75,10 @@ __device__ __forceinline__ void add_tile(const arb_vote_args &v, int32_t row, in
 }
 #endif
 
+template <int BN, int STAGES, int BLOCKS, int CM, int CN>
 __global__ void
 #if ARB_HAVE_WGMMA || !defined(__CUDA_ARCH__)
-__launch_bounds__(THREADS, BLOCKS)
+__launch_bounds__(threads(BLOCKS), BLOCKS)
 #else
 __launch_bounds__(32)
 #endif
@@ -75,34 +88,54 @@ __launch_bounds__(32)
   const uint32_t base = (shared_address(raw) + 1023u) & ~1023u;
   constexpr uint32_t A_BYTES = BM * BK, B_BYTES = BN * BK, STAGE = A_BYTES + B_BYTES;
   const uint32_t full = base + STAGES * STAGE, empty = full + 8 * STAGES;
+  constexpr int CLUSTER = CM * CN, SHARERS = CM + CN - 1; /* blocks that a block sends to, itself among them */
   const int lane = threadIdx.x % 32, role = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
+  const int rank = CLUSTER > 1 ? (int)cluster_rank() : 0, rank_m = rank / CN, rank_n = rank % CN;
   if (threadIdx.x == 0) {
     prefetch(&map_a);
     prefetch(&map_b);
     for (int s = 0; s < STAGES; s++) {
       barrier_init(full + 8 * s, 1);
-      barrier_init(empty + 8 * s, 8);
+      barrier_init(empty + 8 * s, 8 * SHARERS);
     }
     barriers_visible();
   }
-  __syncthreads();
-  const int32_t own = (int32_t)blockIdx.x, blocks = (int32_t)gridDim.x;
-  const int32_t first = arb_share(g.units, own, blocks), last = arb_share(g.units, own + 1, blocks);
+  if (CLUSTER > 1)
+    cluster_sync();
+  else
+    __syncthreads();
+  const int32_t own = (int32_t)blockIdx.x, cluster = own / CLUSTER;
+  const int32_t first = arb_share(g.units, cluster, g.clusters), last = arb_share(g.units, cluster + 1, g.clusters);
   const int32_t chunks = (int32_t)((g.v.rows_per_grain + BK - 1) / BK);
   arb_next_may_start();
   arb_previous_done();
   if (role == 2) {
+    if (BLOCKS == 1) registers_shrink<40>();
     if (threadIdx.x == 256) {
+      /* this block's shares of its tiles, and who else wants them: ranks of its row have the same tile of A, of its column of B
+       */
+      constexpr uint32_t A_SHARE = A_BYTES / CN, B_SHARE = B_BYTES / CM;
+      uint16_t to_row = 0, to_column = 0;
+      for (int i = 0; i < CN; i++) to_row = (uint16_t)(to_row | 1u << (rank_m * CN + i));
+      for (int i = 0; i < CM; i++) to_column = (uint16_t)(to_column | 1u << (i * CN + rank_n));
       uint32_t stage = 0, phase = 1;
       for (int32_t u = first; u < last; u++) {
         const int32_t grain = u % g.v.grains, tile = u / g.v.grains;
-        const int32_t row = tile / g.col_tiles * BM, col = tile % g.col_tiles * BN;
+        const int32_t row = (tile / g.col_tiles * CM + rank_m) * BM + rank_n * (BM / CN),
+                      col = (tile % g.col_tiles * CN + rank_n) * BN + rank_m * (BN / CM);
         for (int32_t c = 0; c < chunks; c++) {
           const uint32_t bar = full + 8 * stage, a = base + stage * STAGE;
           barrier_wait(empty + 8 * stage, phase);
           barrier_expect(bar, STAGE);
-          load_3d(a, &map_a, bar, 0, row, grain * chunks + c);
-          load_3d(a + A_BYTES, &map_b, bar, 0, col, grain * chunks + c);
+          const uint32_t a_share = a + rank_n * A_SHARE, b_share = a + A_BYTES + rank_m * B_SHARE;
+          if (CN > 1)
+            load_3d_multicast(a_share, &map_a, bar, 0, row, grain * chunks + c, to_row);
+          else
+            load_3d(a_share, &map_a, bar, 0, row, grain * chunks + c);
+          if (CM > 1)
+            load_3d_multicast(b_share, &map_b, bar, 0, col, grain * chunks + c, to_column);
+          else
+            load_3d(b_share, &map_b, bar, 0, col, grain * chunks + c);
           if (++stage == STAGES) {
             stage = 0;
             phase ^= 1;
@@ -111,9 +144,16 @@ __launch_bounds__(32)
       }
     }
   } else {
+    if (BLOCKS == 1) registers_grow<232>();
     const int wg = role, t4 = lane % 4, id = (int)threadIdx.x;
+    /* whose barrier this lane tells that the warp is done with a stage: the ranks of its row, then the others of its column */
+    const int sharer = lane < CN ? rank_m * CN + lane : (lane - CN < rank_m ? lane - CN : lane - CN + 1) * CN + rank_n;
     auto release = [&](uint32_t stage) {
-      if (lane == 0) barrier_arrive(empty + 8 * stage);
+      if (lane >= SHARERS) return;
+      if (CLUSTER > 1)
+        barrier_arrive_at(empty + 8 * stage, (uint32_t)sharer);
+      else
+        barrier_arrive(empty + 8 * stage);
     };
     uint32_t stage = 0, phase = 0;
     int32_t acc[BN / 2];
@@ -125,7 +165,8 @@ __launch_bounds__(32)
     int32_t begun = first; /* first unit whose votes are in registers */
     for (int32_t u = first; u < last; u++) {
       const int32_t grain = u % g.v.grains, tile = u / g.v.grains;
-      const int32_t row = tile / g.col_tiles * BM + row_in_tile(id), col0 = tile % g.col_tiles * BN;
+      const int32_t row = (tile / g.col_tiles * CM + rank_m) * BM + row_in_tile(id),
+                    col0 = (tile % g.col_tiles * CN + rank_n) * BN;
       const float s0 = row < n_rows ? arb_row_vote_scale(g.v, grain, row) : 0.0f;
       const float s1 = row + 1 < n_rows ? arb_row_vote_scale(g.v, grain, row + 1) : 0.0f;
       uint32_t previous = 0;
@@ -175,7 +216,7 @@ __launch_bounds__(32)
       }
       if (u + 1 == last || grain + 1 == g.v.grains) {
         if (u + 1 - begun == g.v.grains)
-          add_tile(g.v, row, col0, id, votes);
+          add_tile<BN>(g.v, row, col0, id, votes);
         else {
           uint32_t *part = g.parts + (int64_t)(2 * own + (begun != first)) * (BN * 32) + id;
 #pragma unroll
@@ -185,33 +226,36 @@ __launch_bounds__(32)
       }
     }
   }
+  if (CLUSTER > 1) cluster_sync(); /* no block leaves while another may still signal it */
 #else
   (void)map_a, (void)map_b, (void)g;
 #endif
 }
 
-/* Adds up the parts of the tiles that several of the kernel's blocks shared; one block a tile, a thread where the consumer's
- * was. */
-static __global__ void __launch_bounds__(256) join(const args g, int32_t blocks) {
+/* Adds up the parts of the tiles that several clusters shared; one block a tile, a thread where the consumer's was. */
+template <int BN, int CM, int CN>
+__global__ void __launch_bounds__(256) join(const args g) {
 #if ARB_HAVE_WGMMA
   arb_previous_done();
-  const int32_t tile = (int32_t)blockIdx.x, id = (int32_t)threadIdx.x;
+  constexpr int CLUSTER = CM * CN;
+  const int32_t tile = (int32_t)blockIdx.x / CLUSTER, rank = (int32_t)blockIdx.x % CLUSTER, id = (int32_t)threadIdx.x;
   const int32_t begin = tile * g.v.grains, end = begin + g.v.grains;
-  int32_t block = arb_share_of(g.units, begin, blocks);
-  if (arb_share(g.units, block + 1, blocks) >= end) return; /* that block had the whole tile */
+  int32_t cluster = arb_share_of(g.units, begin, g.clusters);
+  if (arb_share(g.units, cluster + 1, g.clusters) >= end) return; /* that cluster had the whole tile */
   uint32_t votes[BN / 16][2] = {};
-  for (; block < blocks && arb_share(g.units, block, blocks) < end; block++) {
-    const int which = arb_share(g.units, block, blocks) / g.v.grains != tile;
-    const uint32_t *part = g.parts + (int64_t)(2 * block + which) * (BN * 32) + id;
+  for (; cluster < g.clusters && arb_share(g.units, cluster, g.clusters) < end; cluster++) {
+    const int which = arb_share(g.units, cluster, g.clusters) / g.v.grains != tile;
+    const uint32_t *part = g.parts + (int64_t)(2 * (cluster * CLUSTER + rank) + which) * (BN * 32) + id;
 #pragma unroll
     for (int i = 0; i < BN / 16; i++) {
       votes[i][0] = __vadd4(votes[i][0], part[(2 * i) * 256]);
       votes[i][1] = __vadd4(votes[i][1], part[(2 * i + 1) * 256]);
     }
   }
-  add_tile(g.v, tile / g.col_tiles * BM + row_in_tile(id), tile % g.col_tiles * BN, id, votes);
+  add_tile<BN>(g.v, (tile / g.col_tiles * CM + rank / CN) * BM + row_in_tile(id), (tile % g.col_tiles * CN + rank % CN) * BN,
+               id, votes);
 #else
-  (void)g, (void)blocks;
+  (void)g;
 #endif
 }
 

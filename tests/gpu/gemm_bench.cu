@@ -30,7 +30,7 @@ namespace {
 
 constexpr double PEAK_INT8 = 1979e12;
 const char *const VARIANTS[] = {"portable", "auto", "256 pair", "256", "128 pair", "128", "still"};
-const char *const VOTES[] = {"portable", "auto", "direct", "turned", "", "", ""};
+const char *const VOTES[] = {"portable", "auto", "256", "128, 2 x 2", "128", "direct", ""};
 const int PATHS[] = {0, -1, 2, 3, 4, 5, 6};
 
 /* Something that takes its turn in every round. */
@@ -258,7 +258,7 @@ void bench(form f, int64_t m, int64_t k, int64_t n, bool int8_library, bool once
   };
   for (int path : PATHS) {
     if (path == 0 && (int8_library || m * k * n > (int64_t)32768 * 512 * 512)) continue;
-    if (f == DW ? path > 3 : path == 6 && (f == FORWARD ? k : n) > 512) continue;
+    if (f == DW ? path > 5 : path == 6 && (f == FORWARD ? k : n) > 512) continue;
     arb_cuda_gemm_path(path);
     if (once) { /* for a profiler */
       call(0);
