@@ -257,6 +257,54 @@ static void test_poison(void **state) {
   arb_model_destroy(&fast);
 }
 
+/* Votes made as late as a GPU's side stream may make them, when the next ones are asked for, from what their arguments hold by
+ * then. */
+static struct {
+  arb_status (*vote)(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q, const float *s,
+                     int vmax, const arb_stack *w);
+  arb_rows rows;
+  const int8_t *hq, *q;
+  const float *sh, *s;
+  int vmax;
+  const arb_stack *w;
+} late;
+
+static arb_status vote_now(arb_backend *be) {
+  const arb_stack *w = late.w;
+  late.w = NULL;
+  return w ? late.vote(be, &late.rows, late.hq, late.sh, late.q, late.s, late.vmax, w) : ARB_OK;
+}
+
+static arb_status vote_later(arb_backend *be, const arb_rows *r, const int8_t *hq, const float *sh, const int8_t *q,
+                             const float *s, int vmax, const arb_stack *w) {
+  ARB_TRY(vote_now(be));
+  late.rows = *r, late.hq = hq, late.sh = sh, late.q = q, late.s = s, late.vmax = vmax, late.w = w;
+  return ARB_OK;
+}
+
+static void test_late_votes(void **state) {
+  (void)state;
+  arb_backend *side;
+  arb_assert_ok(arb_backend_ref_create(&side));
+  late.vote = side->ops.linear_dw_vote;
+  side->ops.linear_dw_vote = vote_later;
+  arb_model_spec spec = small;
+  spec.grains_per_batch = GRAINS;
+  arb_model *a = open_model(ref, &spec), *b = open_model(side, &spec);
+  for (int64_t step = 1; step <= 25; step++) {
+    begin(a, step, 0.1f), begin(b, step, 0.1f);
+    cast(a, step, 0, 1, GRAINS), cast(b, step, 0, 1, GRAINS);
+    arb_assert_ok(vote_now(side));
+    if (step > 20) same_votes(a, b);
+    const outcome x = finish(a), y = finish(b);
+    assert_memory_equal(&x, &y, sizeof x);
+    assert_true(same(digest_of(a), digest_of(b)));
+  }
+  arb_model_destroy(&a);
+  arb_model_destroy(&b);
+  arb_backend_destroy(&side);
+}
+
 /* A pass without targets or backward changes neither votes nor state. */
 static void test_forward_alone(void **state) {
   (void)state;
@@ -425,10 +473,10 @@ static int close_backends(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_books_shape),   cmocka_unit_test(test_memory),   cmocka_unit_test(test_position_weight),
-      cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_batching), cmocka_unit_test(test_poison),
-      cmocka_unit_test(test_forward_alone), cmocka_unit_test(test_flips),    cmocka_unit_test(test_digest),
-      cmocka_unit_test(test_fresh),
+      cmocka_unit_test(test_books_shape),   cmocka_unit_test(test_memory),     cmocka_unit_test(test_position_weight),
+      cmocka_unit_test(test_bad_arguments), cmocka_unit_test(test_batching),   cmocka_unit_test(test_poison),
+      cmocka_unit_test(test_forward_alone), cmocka_unit_test(test_flips),      cmocka_unit_test(test_digest),
+      cmocka_unit_test(test_fresh),         cmocka_unit_test(test_late_votes),
   };
   return cmocka_run_group_tests(tests, open_backends, close_backends);
 }
