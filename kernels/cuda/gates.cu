@@ -1,5 +1,5 @@
 /* Gated rows: norm(h) * sigmoid(zg) and norm(silu(u) * v), quantised, and their backward passes. Aligned rows of whole chunks
- * that fit go to gate.cuh and glu.cuh; the kernels here take any: a warp a row, as in norms.cu. */
+ * that fit go to gate.cuh, glu.cuh and glu_backward.cuh; the kernels here take any: a warp a row, as in norms.cu. */
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/glu.cuh"
 #include "kernels/cuda/glu_backward.cuh"
